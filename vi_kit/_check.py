@@ -1,0 +1,171 @@
+"""Preflight: what is wrong with a model, said before anything is fitted."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vi_kit._types import KeyArray, Target, check_key
+from vi_kit.diagnostics._draws import element_labels
+
+_SCALE_NAME = re.compile(r"(^|[._\[' ])(sigma|scale|sd|std|se|stddev|standard_error|stderr)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Check:
+    """What `vi_kit.check` found.
+
+    Attributes:
+        ok: whether nothing stands against a fit.
+        problems: what stands against it, one sentence each.
+        warnings: what may be meant so, one sentence each.
+        dim: number of unconstrained coordinates.
+        seconds_per_evaluation: seconds for one log density with its gradient, in a batch.
+    """
+
+    ok: bool
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    dim: int
+    dtype: str
+    seconds_per_evaluation: float
+
+    def __str__(self) -> str:
+        head = f"{'ready to fit' if self.ok else 'not ready to fit'}: dim {self.dim}, {self.dtype}"
+        if self.seconds_per_evaluation > 0:
+            head += f", {self.seconds_per_evaluation * 1e6:.3g} µs an evaluation with gradient"
+        lines = [f"  problem: {text}" for text in self.problems] + [f"  warning: {text}" for text in self.warnings]
+        return "\n".join([head, *lines])
+
+
+def check(key: KeyArray, target: Target, *, num_points: int = 16) -> Check:
+    """Look for what would spoil a fit: shapes, dtypes, NaN at the start, gradients, supports, flat directions.
+
+    Evaluates the density and its gradient at the origin of unconstrained space, where a fit starts, and at random
+    points around it.
+
+    Args:
+        key: a typed key.
+        target: the model.
+        num_points: random points.
+
+    Returns:
+        What was found; print it.
+
+    Raises:
+        TypeError: for a key that is not typed or something that is not a target.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, vi_kit as vk
+        >>> print(vk.check(jax.random.key(0), vk.make_target(lambda x: jnp.sum(x["a"]), {"a": 0.0, "b": 0.0})).problems[0])
+        the log density does not depend on b: its posterior is flat there and cannot be normalized
+    """
+    check_key(key)
+    if not isinstance(target, Target):
+        raise TypeError(f"target: expected a Target from vi_kit.make_target, got {type(target).__name__}")
+    dtype = str(jnp.zeros(()).dtype)
+    if not target.has_density:
+        return Check(True, (), ("the target was made from draws and has no density to check",), target.dim, dtype, 0.0)  # noqa: FBT003
+    try:
+        check_static(target)
+    except (TypeError, ValueError) as error:
+        return Check(False, (str(error),), (), target.dim, dtype, 0.0)  # noqa: FBT003
+    points = jnp.concatenate([jnp.zeros((1, target.dim)), jax.random.normal(key, (num_points, target.dim))])
+    values, gradients = jax.device_get(_evaluate(target, points))
+    start = time.perf_counter()
+    jax.block_until_ready(_evaluate(target, points))
+    seconds = (time.perf_counter() - start) / len(points)
+    problems, warnings = [], []
+    if not np.isfinite(values[0]):
+        problems.append(explain_nonfinite(target, jnp.zeros(target.dim)))
+    elif not np.isfinite(gradients[0]).all():
+        problems.append(f"the gradient of log_density is not finite at the start, for {_named(target, ~np.isfinite(gradients[0]))}")
+    bad = ~(np.isfinite(values[1:]) & np.isfinite(gradients[1:]).all(axis=1))
+    if bad.any():
+        text = f"log_density or its gradient is not finite at {bad.sum()} of {num_points} random points around the start"
+        (problems if bad.all() else warnings).append(text)
+    usable = np.isfinite(gradients).all(axis=1)
+    flat = (gradients[usable] == 0).all(axis=0) if usable.any() else np.zeros(target.dim, bool)
+    if flat.any():
+        problems.append(
+            f"the log density does not depend on {_named(target, flat)}: its posterior is flat there and cannot be normalized"
+        )
+    round_trip = jax.device_get(jax.vmap(lambda z: target.unconstrain(target.constrain(z)))(points))
+    drift = np.abs(round_trip - points).max(axis=0)
+    if (drift > 1e-2).any():
+        warnings.append(f"support loses digits for {_named(target, drift > 1e-2)}: constrain and back differs by {drift.max():.2g}")
+    return Check(not problems, tuple(problems), tuple(warnings), target.dim, str(values.dtype), seconds)
+
+
+@jax.jit
+def _evaluate(target: Target, points: Float[Array, "n dim"]) -> tuple[Array, Array]:
+    return jax.vmap(jax.value_and_grad(target.log_density))(points)
+
+
+def check_static(target: Target) -> None:
+    """Raise what tracing alone can tell: the shape and dtype of the log density, and whether it depends on anything.
+
+    Raises:
+        TypeError: for a log density that is not floating point.
+        ValueError: for one that is not a scalar or does not depend on its argument.
+    """
+    z = jnp.zeros((target.dim,))
+    traced = jax.make_jaxpr(lambda point: (target.log_density(point), target.log_likelihood(point)))(z)
+    if not _depends(traced.jaxpr):
+        raise ValueError("log_density does not depend on x: it returns the same number everywhere, so there is nothing to fit")
+
+
+def _depends(jaxpr: Any) -> bool:
+    """Tell whether the last output depends on the first input."""
+    reached = {jaxpr.invars[0]}
+    for equation in jaxpr.eqns:
+        if any(not hasattr(v, "val") and v in reached for v in equation.invars):
+            reached.update(equation.outvars)
+    last = jaxpr.outvars[-1]
+    return not hasattr(last, "val") and last in reached
+
+
+def explain_nonfinite(target: Target, z: Float[Array, " dim"]) -> str:
+    """Say where the log density is not finite and what in the data may be the reason."""
+    value = float(target.log_density(z))
+    likelihood, prior = float(target.log_likelihood(z)), float(target.log_prior(z))
+    term = "log_density"
+    if target.has_prior:
+        term = "the log prior" if not np.isfinite(prior) else "the log likelihood"
+        value = prior if not np.isfinite(prior) else likelihood
+    word = "NaN" if np.isnan(value) else "−∞" if value < 0 else "+∞"
+    x = ", ".join(
+        f"{name or 'x'} = {np.asarray(leaf).reshape(-1)[:3].round(4).tolist() if np.size(leaf) > 1 else round(float(np.asarray(leaf).reshape(())), 4)}"
+        for name, leaf in list(zip(target.layout.names, jax.tree.leaves(target.constrain(z)), strict=True))[:6]
+    )
+    reasons = _data_reasons(target)
+    because = f"; {'; '.join(reasons)}" if reasons else ""
+    return f"{term} is {word} at the start ({x}){because}"
+
+
+def _data_reasons(target: Target) -> list[str]:
+    reasons = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(target.data):
+        name, array = "data" + jax.tree_util.keystr(path), np.asarray(leaf)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            reasons.append(f"{name} holds {(~np.isfinite(array)).sum()} values that are not finite")
+        elif array.dtype.kind in "fiu" and array.size and _SCALE_NAME.search(name) and array.min() <= 0:
+            reasons.append(f"{name} should be positive, its smallest value is {array.min():g}")
+    return reasons
+
+
+def _named(target: Target, flags: np.ndarray) -> str:
+    labels = [
+        label
+        for name, shape in zip(target.layout.names, target.layout.unconstrained_shapes, strict=True)
+        for label in element_labels(name or "x", shape)
+    ]
+    names = [label for label, flag in zip(labels, flags, strict=True) if flag]
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

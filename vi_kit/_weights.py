@@ -1,0 +1,99 @@
+"""Importance weights: effective sample size, Pareto smoothing and its shape k̂. All jittable."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+_PRIOR_SHAPE, _PRIOR_SIZE = 0.5, 10  # weakly informative prior on k̂: ten observations of 0.5
+
+
+class SmoothedWeights(NamedTuple):
+    """Pareto-smoothed weights: normalized log weights and the tail's shape."""
+
+    log_weights: Float[Array, " n"]
+    khat: Float[Array, ""]
+
+
+def effective_sample_size(log_weights: Float[Array, " n"]) -> Float[Array, ""]:
+    """Return (Σw)² / Σw², between 0 (no weight is positive and finite) and n."""
+    weights = jnp.exp(log_weights - _finite_max(log_weights))
+    total = jnp.sum(weights)
+    return jnp.where(total > 0, total * total / jnp.maximum(jnp.sum(weights * weights), jnp.finfo(weights.dtype).tiny), 0)
+
+
+def _finite_max(values: Float[Array, " n"]) -> Float[Array, ""]:
+    largest = jnp.max(values)
+    return jnp.where(jnp.isfinite(largest), largest, jnp.zeros_like(largest))
+
+
+def khat_threshold(num_draws: int) -> float:
+    """Return the largest k̂ at which weights of this many draws can be trusted: min(1 − 1/log₁₀ n, 0.7).
+
+    Source: Vehtari et al., "Pareto Smoothed Importance Sampling", 2024, https://arxiv.org/abs/1507.02646
+    """
+    return min(1.0 - 1.0 / math.log10(max(num_draws, 11)), 0.7)
+
+
+def pareto_smooth(log_weights: Float[Array, " n"]) -> SmoothedWeights:
+    r"""Fit a generalized Pareto distribution to the largest weights and replace them by its quantiles.
+
+    The tail is the largest min(n/5, 3√n) weights. k̂ < 0.5: the weights have a variance; k̂ < 0.7: averages under
+    them converge usefully; beyond, they do not.
+
+    Args:
+        log_weights: log importance weights, up to a constant; −inf counts as zero, NaN makes k̂ infinite.
+
+    Returns:
+        Normalized smoothed log weights and k̂ (−inf when all weights of the tail are equal).
+
+    Source: Vehtari, Simpson, Gelman, Yao and Gabry, "Pareto Smoothed Importance Sampling", 2024,
+    https://arxiv.org/abs/1507.02646; the fit is Zhang and Stephens, "A New and Efficient Estimation Method for the
+    Generalized Pareto Distribution", 2009.
+    """
+    num = log_weights.shape[0]
+    if num < 25:
+        raise ValueError(f"log_weights: Pareto smoothing needs at least 25 draws, got {num}")
+    size = int(math.ceil(min(0.2 * num, 3.0 * math.sqrt(num))))
+    shifted = log_weights - _finite_max(log_weights)
+    order = jnp.argsort(shifted)
+    ascending = shifted[order]
+    cutoff = jnp.exp(ascending[num - size - 1])
+    excess = jnp.exp(ascending[num - size :]) - cutoff
+    khat, scale = _fit_generalized_pareto(excess)
+    probabilities = jnp.asarray((np.arange(size) + 0.5) / size, shifted.dtype)
+    safe = jnp.where(jnp.abs(khat) < 1e-6, jnp.ones_like(khat), khat)
+    log_survival = jnp.log1p(-probabilities)
+    quantiles = jnp.where(jnp.abs(khat) < 1e-6, -scale * log_survival, scale * jnp.expm1(-safe * log_survival) / safe)
+    # No smoothed weight may exceed the largest raw one.
+    smoothed = jnp.minimum(jnp.log(cutoff + quantiles), jnp.zeros((), shifted.dtype))
+    usable = jnp.isfinite(khat)
+    tail = jnp.where(usable, smoothed, ascending[num - size :])
+    replaced = shifted.at[order].set(jnp.concatenate([ascending[: num - size], tail]))
+    bad = jnp.any(jnp.isnan(log_weights) | (log_weights == jnp.inf)) | ~jnp.any(jnp.isfinite(log_weights))
+    return SmoothedWeights(jax.nn.log_softmax(replaced), jnp.where(bad, jnp.inf, khat))
+
+
+def _fit_generalized_pareto(excess: Float[Array, " n"]) -> tuple[Array, Array]:
+    """Return the shape and scale of a generalized Pareto distribution for sorted, non-negative excesses."""
+    n = excess.shape[0]
+    num_grid = 30 + int(math.sqrt(n))
+    quartile, largest = excess[int(n / 4 + 0.5) - 1], excess[-1]
+    degenerate = ~(largest > 0)
+    largest = jnp.where(degenerate, jnp.ones_like(largest), largest)
+    quartile = jnp.where(quartile > 0, quartile, largest * jnp.finfo(excess.dtype).eps)
+    grid = 1 - jnp.sqrt(num_grid / (jnp.arange(1, num_grid + 1, dtype=excess.dtype) - 0.5))
+    theta = grid / (3 * quartile) + 1 / largest
+    shape = jnp.mean(jnp.log1p(-theta[:, None] * excess[None, :]), axis=1)
+    log_likelihood = n * (jnp.log(-theta / shape) - shape - 1)
+    posterior = jax.nn.softmax(log_likelihood)
+    theta_mean = jnp.sum(theta * posterior)
+    k = jnp.mean(jnp.log1p(-theta_mean * excess))
+    scale = -k / theta_mean
+    k = (n * k + _PRIOR_SIZE * _PRIOR_SHAPE) / (n + _PRIOR_SIZE)
+    return jnp.where(degenerate, -jnp.inf, k), scale

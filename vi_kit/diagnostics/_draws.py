@@ -1,0 +1,87 @@
+"""Draws of q with both log densities, in blocks of one compiled size, and their flat, labeled form."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from vi_kit import _distributions as distributions
+from vi_kit._types import Family, KeyArray, Params, Target
+
+BLOCK = 256
+"""Draws of one block: large enough to fill a vector unit, small enough to look at between steps."""
+
+
+class Draws(NamedTuple):
+    """Draws of q: z flat and unconstrained, x in the user's space with derived quantities, leading axis n."""
+
+    z: Float[Array, "n dim"]
+    x: PyTree
+    log_p: Float[Array, " n"] | None
+    log_q: Float[Array, " n"]
+
+
+@partial(jax.jit, static_argnums=(3, 4, 5))
+def _block(key: KeyArray, target: Target, params: Params, family: Family, size: int, with_density: bool) -> Draws:  # noqa: FBT001
+    def one(key: KeyArray) -> Draws:
+        z, log_q = distributions.sample_and_log_prob(family.dist(params), key)
+        return Draws(z, target.report(z), target.log_density(z) if with_density else None, log_q)
+
+    return jax.vmap(one)(jax.random.split(key, size))
+
+
+def draw(
+    key: KeyArray,
+    target: Target,
+    family: Family,
+    params: Params,
+    num_samples: int,
+    *,
+    with_density: bool = True,
+    block: int = BLOCK,
+) -> Draws:
+    """Draw from q on the host, block by block, so that any number of draws is one compiled program."""
+    parts = []
+    for i in range(-(-num_samples // block)):
+        part = _block(jax.random.fold_in(key, i), target, params, family, block, with_density)
+        parts.append(jax.device_get(part))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_samples], *parts)  # type: ignore[no-any-return]
+
+
+@partial(jax.jit, static_argnums=())
+def _report_block(target: Target, z: Float[Array, "n dim"]) -> PyTree:
+    return jax.vmap(target.report)(z)
+
+
+def coordinates(tree: PyTree, labels: tuple[str, ...] | None = None) -> tuple[tuple[str, ...], np.ndarray]:
+    """Flatten draws (leading axis n) to labels and an array (n, coordinates): `theta[0]`, `beta[0,1]`, `mu`."""
+    names: list[str] = []
+    columns = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = ".".join(str(getattr(p, "key", getattr(p, "name", getattr(p, "idx", p)))) for p in path) or "x"
+        array = np.asarray(leaf)
+        names.extend(element_labels(name, array.shape[1:]))
+        columns.append(array.reshape(array.shape[0], -1))
+    if labels is not None:
+        names[: len(labels)] = labels
+    return tuple(names), np.concatenate(columns, axis=1)
+
+
+def element_labels(name: str, shape: tuple[int, ...]) -> list[str]:
+    """Return one label an element, zero-based."""
+    return [f"{name}[{','.join(map(str, index))}]" if index else name for index in np.ndindex(*shape)]
+
+
+def summarize(x: PyTree, function: Any) -> PyTree:
+    """Apply a reduction over the leading axis to every leaf, in float64."""
+    return jax.tree.map(lambda leaf: function(np.asarray(leaf, np.float64)), x)
+
+
+def is_finite(values: Any) -> bool:
+    """Tell whether every number is finite."""
+    return bool(jnp.all(jnp.isfinite(jnp.asarray(values))))

@@ -1,0 +1,242 @@
+"""The report of a fit: what was found, how far it can be believed, and why."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vi_kit._types import Estimate, Family, KeyArray, Params, Target, check_key
+from vi_kit._weights import effective_sample_size, khat_threshold, pareto_smooth
+from vi_kit.diagnostics._draws import Draws, coordinates, draw
+from vi_kit.diagnostics._verdict import Evidence, verdict
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """Moments of one coordinate in the user's space.
+
+    Attributes:
+        mean: mean under q, with `standard_error` its Monte Carlo error.
+        sd: standard deviation under q, with `sd_standard_error`.
+        corrected_mean: mean under Pareto-smoothed importance weights, None without a density.
+        corrected_sd: the same for the standard deviation.
+    """
+
+    mean: float
+    standard_error: float
+    sd: float
+    sd_standard_error: float
+    corrected_mean: float | None = None
+    corrected_sd: float | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a fit found and how far it can be believed.
+
+    Attributes:
+        elbo: the evidence lower bound with its standard error, nats; None for a target without a density.
+        khat: Pareto shape of the importance weights p̃/q; below `khat_threshold` they can be trusted.
+        ess: effective sample size of those weights, out of `num_samples`.
+        log_normalizer: log Z by importance sampling with its standard error.
+        reverse_kl: KL(q‖p) where log Z is known, else None.
+        reliable: whether to believe the fit.
+        reason: why, in plain words.
+        coordinates: moments of every coordinate, derived quantities included.
+        evaluations: log densities evaluated, with or without gradient.
+        seconds: wall time of the whole fit, `compile_seconds` of it before the first step was done.
+    """
+
+    dim: int
+    family: str
+    num_samples: int
+    elbo: Estimate | None
+    khat: float | None
+    khat_threshold: float
+    ess: float | None
+    log_normalizer: Estimate | None
+    reverse_kl: Estimate | None
+    reliable: bool
+    reason: str
+    coordinates: dict[str, Coordinate]
+    objective: str = ""
+    stopped: str = ""
+    steps: int = 0
+    nonfinite_steps: int = 0
+    evaluations: int = 0
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
+    device: str = ""
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain numbers, strings and dicts, ready for JSON (what is not finite becomes None)."""
+        return _plain(dataclasses.asdict(self))  # type: ignore[no-any-return]
+
+    def __rich__(self) -> Any:
+        from vi_kit.diagnostics._table import report_table
+
+        return report_table(self)
+
+    def __str__(self) -> str:
+        from vi_kit.diagnostics._table import as_text, report_table
+
+        return as_text(report_table(self))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Estimate):
+        return {name: _plain(float(part)) for name, part in value._asdict().items()}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def diagnose(
+    key: KeyArray, target: Target, family: Family, params: Params, *, num_samples: int = 4_096
+) -> Report:
+    """Judge q = family.dist(params) against a target.
+
+    Draws from q and evaluates the density once a draw: ELBO, importance weights p̃/q and their Pareto k̂, effective
+    sample size, log Z, moments under q and corrected by the weights, and a verdict in words.
+
+    Args:
+        key: a typed key.
+        target: what q approximates.
+        family: the family of q.
+        params: its parameters.
+        num_samples: draws, at least 100.
+
+    Returns:
+        The report.
+
+    Raises:
+        TypeError: for a key that is not typed.
+        ValueError: for fewer than 100 draws.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, vi_kit as vk
+        >>> target = vk.make_target(lambda x: -0.5 * jnp.sum(x**2), 2)
+        >>> family = vk.families.MeanField(2)
+        >>> report = vk.diagnose(jax.random.key(0), target, family, family.init(jax.random.key(1)))
+        >>> report.reliable
+        True
+    """
+    check_key(key)
+    if num_samples < 100:
+        raise ValueError(f"num_samples: expected at least 100, got {num_samples}")
+    draws = draw(key, target, family, params, num_samples, with_density=target.has_density)
+    return judge(target, family, draws)
+
+
+def judge(target: Target, family: Family, draws: Draws, *, finite: bool = True, stopped: str = "") -> Report:
+    """Make the report of draws that are already there."""
+    num = len(draws.log_q)
+    labels, values = coordinates(draws.x, target.layout.labels)
+    values = values.astype(np.float64)
+    means, sds = values.mean(axis=0), values.std(axis=0, ddof=1)
+    threshold = khat_threshold(num)
+    if draws.log_p is None:
+        kept = _kept_draws(target)
+        reliable, reason = verdict(Evidence(threshold, finite=finite, labels=labels, means=means, sds=sds, given=kept))
+        rows = _rows(labels, values, means, sds, None, None)
+        return Report(target.dim, repr(family), num, None, None, threshold, None, None, None, reliable, reason, rows)
+    log_weights = np.asarray(draws.log_p, np.float64) - np.asarray(draws.log_q, np.float64)
+    centered = log_weights - np.nanmax(np.where(np.isfinite(log_weights), log_weights, -np.inf), initial=-np.inf)
+    smoothed = jax.device_get(pareto_smooth(jnp.asarray(np.where(np.isnan(log_weights), np.nan, centered))))
+    ess = float(effective_sample_size(smoothed.log_weights))
+    weights = np.exp(np.asarray(smoothed.log_weights, np.float64))
+    weights /= weights.sum()
+    corrected_means = weights @ values
+    corrected_sds = np.sqrt(weights @ (values - corrected_means) ** 2)
+    elbo = mean_estimate(log_weights)
+    known = None if target.log_normalizer is None else float(target.log_normalizer)
+    evidence = Evidence(
+        threshold,
+        finite=finite and bool(np.isfinite(log_weights).any()),
+        khat=float(smoothed.khat),
+        ess=ess,
+        num_samples=num,
+        nonfinite_draws=int(np.sum(~np.isfinite(log_weights))),
+        labels=labels,
+        means=means,
+        sds=sds,
+        corrected_means=corrected_means,
+        corrected_sds=corrected_sds,
+        stopped=stopped,
+    )
+    reliable, reason = verdict(evidence)
+    return Report(
+        dim=target.dim,
+        family=repr(family),
+        num_samples=num,
+        elbo=elbo,
+        khat=float(smoothed.khat),
+        khat_threshold=threshold,
+        ess=ess,
+        log_normalizer=_log_mean_estimate(log_weights),
+        reverse_kl=None if known is None else Estimate(known - elbo.value, elbo.standard_error, elbo.num_effective),
+        reliable=reliable,
+        reason=reason,
+        coordinates=_rows(labels, values, means, sds, corrected_means, corrected_sds),
+    )
+
+
+def _kept_draws(target: Target) -> tuple[np.ndarray, np.ndarray] | None:
+    """Moments of the draws a target was made from, by weight."""
+    if target.draws is None:
+        return None
+    _, values = coordinates(target.draws)
+    log_weights = target.draws_log_weights
+    weights = np.ones(len(values)) if log_weights is None else np.asarray(jax.nn.softmax(log_weights), np.float64)
+    weights = weights / weights.sum()
+    mean = weights @ values
+    return mean, np.sqrt(weights @ (values - mean) ** 2)
+
+
+def mean_estimate(values: np.ndarray) -> Estimate:
+    """Return the mean with its standard error, infinite where a value is not finite."""
+    num = len(values)
+    error = float(np.std(values, ddof=1) / math.sqrt(num)) if np.isfinite(values).all() else math.inf
+    return Estimate(float(np.mean(values)), error, float(num))  # type: ignore[arg-type]
+
+
+def _log_mean_estimate(log_weights: np.ndarray) -> Estimate:
+    finite = np.where(np.isfinite(log_weights), log_weights, -np.inf)
+    largest = finite.max()
+    if not np.isfinite(largest):
+        return Estimate(math.nan, math.inf, 0.0)  # type: ignore[arg-type]
+    weights = np.exp(finite - largest)
+    mean, num = weights.mean(), len(weights)
+    effective = weights.sum() ** 2 / np.sum(weights**2)
+    error = weights.std(ddof=1) / math.sqrt(num) / mean  # delta method
+    return Estimate(float(largest + math.log(mean)), float(error), float(effective))  # type: ignore[arg-type]
+
+
+def _rows(
+    labels: tuple[str, ...],
+    values: np.ndarray,
+    means: np.ndarray,
+    sds: np.ndarray,
+    corrected_means: np.ndarray | None,
+    corrected_sds: np.ndarray | None,
+) -> dict[str, Coordinate]:
+    num = len(values)
+    # Standard error of a standard deviation from the fourth moment, by the delta method.
+    fourth = np.mean((values - means) ** 4, axis=0)
+    sd_errors = np.sqrt(np.maximum(fourth - sds**4, 0.0) / num) / (2 * np.maximum(sds, np.finfo(float).tiny))
+    rows = {}
+    for i, label in enumerate(labels):
+        extra = () if corrected_means is None else (float(corrected_means[i]), float(corrected_sds[i]))  # type: ignore[index]
+        rows[label] = Coordinate(
+            float(means[i]), float(sds[i] / math.sqrt(num)), float(sds[i]), float(sd_errors[i]), *extra
+        )
+    return rows

@@ -1,0 +1,95 @@
+"""The verdict: whether to believe a fit, in one plain sentence."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+_LEAST_ESS = 100.0
+_LARGEST_SHIFT = 0.3
+_LARGEST_SD_CHANGE = 0.3
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the verdict is made from."""
+
+    khat_threshold: float
+    finite: bool
+    labels: tuple[str, ...]
+    means: np.ndarray
+    sds: np.ndarray
+    khat: float | None = None
+    ess: float | None = None
+    num_samples: int = 0
+    nonfinite_draws: int = 0
+    corrected_means: np.ndarray | None = None
+    corrected_sds: np.ndarray | None = None
+    given: tuple[np.ndarray, np.ndarray] | None = None
+    stopped: str = ""
+
+
+def verdict(evidence: Evidence) -> tuple[bool, str]:
+    """Return whether the fit is reliable and why, in one sentence."""
+    if not evidence.finite:
+        return False, "Do not believe it: the fit ended on numbers that are not finite."
+    if evidence.khat is None or evidence.ess is None:
+        return _against_given_draws(evidence)
+    if evidence.nonfinite_draws:
+        return False, (
+            f"Do not believe it: the log density is not finite at {evidence.nonfinite_draws} of "
+            f"{evidence.num_samples} draws of q, so q reaches where the target has no mass or cannot be evaluated."
+        )
+    if evidence.khat >= evidence.khat_threshold:
+        return False, (
+            f"Do not believe it: Pareto k̂ = {evidence.khat:.2f} is not below {evidence.khat_threshold:.2f}, so q misses "
+            "mass of the target that importance weights cannot bring back; try a richer family or more steps."
+        )
+    if evidence.ess < _LEAST_ESS:
+        return False, (
+            f"Do not believe it: the importance weights are worth only {evidence.ess:.0f} of {evidence.num_samples} "
+            "draws; try a richer family or more steps."
+        )
+    shift, label = _largest_shift(evidence)
+    if shift > _LARGEST_SHIFT:
+        return False, (
+            f"Do not believe q itself: importance weights, which can be trusted here (k̂ = {evidence.khat:.2f}), move the "
+            f"mean or sd of {label} by {shift:.2f} sd; use posterior.resample for corrected draws."
+        )
+    where = f"{label} by {shift:.2f} sd at most" if shift >= 0.01 else "no mean or sd by more than 0.01 sd"
+    return True, (
+        f"Believe it: Pareto k̂ = {evidence.khat:.2f} is below {evidence.khat_threshold:.2f}, and the importance "
+        f"weights it vouches for move {where} (a mode that no draw of q reaches cannot be seen from here)."
+    )
+
+
+def _largest_shift(evidence: Evidence) -> tuple[float, str]:
+    """Return the largest change that importance weights make to a mean or sd, in posterior sds."""
+    corrected_means, corrected_sds = evidence.corrected_means, evidence.corrected_sds
+    assert corrected_means is not None, "weights come with corrected moments"
+    assert corrected_sds is not None, "weights come with corrected moments"
+    return _largest_difference(evidence, corrected_means, corrected_sds)
+
+
+def _largest_difference(evidence: Evidence, means: np.ndarray, sds: np.ndarray) -> tuple[float, str]:
+    unit = np.where(sds > 0, sds, 1.0)
+    changes = np.maximum(np.abs(evidence.means - means) / unit, np.abs(evidence.sds / unit - 1.0) * (sds > 0))
+    worst = int(np.argmax(changes)) if len(changes) else 0
+    return (float(changes[worst]), evidence.labels[worst]) if len(changes) else (0.0, "")
+
+
+def _against_given_draws(evidence: Evidence) -> tuple[bool, str]:
+    if evidence.given is None:
+        return False, "Do not believe it yet: the target has no density and no draws to judge it by."
+    means, sds = evidence.given
+    shift, label = _largest_difference(evidence, means, sds)
+    if not math.isfinite(shift) or shift > _LARGEST_SHIFT:
+        return False, (
+            f"Do not believe it: the mean or sd of {label} is {shift:.2f} sd away from that of the given draws."
+        )
+    return True, (
+        f"Believe its means and sds: they are within {max(shift, 0.01):.2f} sd of those of the given draws; there is no "
+        "density, so the shape of q between them was not judged."
+    )

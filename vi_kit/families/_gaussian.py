@@ -1,0 +1,41 @@
+"""What the Gaussian families share: reading `mean` and `scale` arguments."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from vi_kit._types import Event
+
+
+def check_dim(dim: int) -> None:
+    """Refuse a dimension that is not a positive int."""
+    if isinstance(dim, bool) or not isinstance(dim, int | np.integer) or dim < 1:
+        raise ValueError(f"dim: expected a positive int, got {dim!r}")
+
+
+def read_mean(mean: Array | None, dim: int) -> Event:
+    """Return the mean, zero where none was given."""
+    if mean is None:
+        return jnp.zeros((dim,), jnp.result_type(float))
+    array = jnp.asarray(mean)
+    if array.shape != (dim,):
+        raise ValueError(f"mean: expected shape ({dim},), got {array.shape}")
+    return array.astype(jnp.result_type(array.dtype, float)) if not jnp.issubdtype(array.dtype, jnp.floating) else array
+
+
+def read_scale(scale: Array | None, like: Event, *, matrix: bool) -> Array:
+    """Return the scale: a number or standard deviations spread to a vector, or a lower factor where allowed."""
+    dim = like.shape[0]
+    array = jnp.asarray(1.0 if scale is None else scale, like.dtype)
+    if array.ndim == 0:
+        array = jnp.broadcast_to(array, (dim,))
+    if array.shape != (dim,) and not (matrix and array.shape == (dim, dim)):
+        allowed = f"(), ({dim},) or ({dim}, {dim})" if matrix else f"() or ({dim},)"
+        raise ValueError(f"scale: expected shape {allowed}, got {array.shape}")
+    deviations = jnp.diagonal(array) if array.ndim == 2 else array
+    if not isinstance(deviations, jax.core.Tracer) and not np.all(np.asarray(deviations) > 0):
+        raise ValueError(f"scale: must be positive, got a smallest value of {float(jnp.min(deviations)):g}")
+    return array

@@ -1,0 +1,107 @@
+"""Reverse KL: the negative ELBO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from vi_kit._distributions import DiagonalNormal, distrax
+from vi_kit._static import configuration, display
+from vi_kit._types import Event, Family, GradientEstimator, KeyArray, Params, Scalar, Target
+from vi_kit.divergences import kl_divergence
+from vi_kit.estimators import sticking_the_landing
+
+KLTerm = Callable[[Any, Target, Event, Scalar], Scalar]
+
+
+def monte_carlo_kl(q: Any, target: Target, z: Event, log_q: Scalar) -> Scalar:
+    """Return log q(z) − log prior(z), whose mean over q is KL(q‖prior); the Jacobian alone where no prior is declared."""
+    del q
+    return log_q - target.log_prior(z)
+
+
+def closed_form_kl(q: Any, target: Target, z: Event, log_q: Scalar) -> Scalar:
+    """Return KL(q‖prior) in closed form, for real variables with normal priors.
+
+    Raises:
+        ValueError: when the target declares no prior as distributions.
+        NotImplementedError: when a variable's prior has no closed form against a Gaussian, naming the variable.
+    """
+    del z, log_q
+    return kl_divergence(q, _gaussian_prior(target))
+
+
+def _gaussian_prior(target: Target) -> Any:
+    if target.prior is None:
+        raise ValueError("kl_term: closed_form_kl needs a target made with prior= given as distributions")
+    parts = target.layout.treedef.flatten_up_to(target.prior)
+    means, scales = [], []
+    for name, shape, support, part in zip(
+        target.layout.names, target.layout.shapes, target.supports, parts, strict=True
+    ):
+        if len(parts) == 1 and str(support) == "real" and part.event_shape == (target.dim,):
+            return part
+        inner = part.distribution if isinstance(part, distrax.Independent) else part
+        is_normal = isinstance(inner, distrax.Normal | distrax.MultivariateNormalDiag)
+        if not is_normal or str(support) != "real":
+            raise NotImplementedError(
+                f"kl_term: no closed form for KL(q‖prior) because of {name or 'x'} ({type(inner).__name__} prior, "
+                f"support {support}); use kl_term=vk.objectives.monte_carlo_kl"
+            )
+        scale = inner.scale if isinstance(inner, distrax.Normal) else inner.scale_diag
+        means.append(jnp.broadcast_to(inner.loc, shape).reshape(-1))
+        scales.append(jnp.broadcast_to(scale, shape).reshape(-1))
+    return DiagonalNormal(jnp.concatenate(means), jnp.concatenate(scales))
+
+
+@configuration
+class ReverseKL:
+    r"""KL(q‖p) up to log Z: the negative ELBO, minimized. Mode-seeking: q avoids where p is small.
+
+    $$ -ELBO = E_q[\log q(z) - \log \tilde p(z)] = KL(q\|prior) - E_q[\log likelihood] $$
+
+    Args:
+        family: the family of q.
+        estimator: how the mean over q is differentiated (`vi_kit.estimators`).
+        num_samples: draws a call.
+        kl_term: `monte_carlo_kl`, or `closed_form_kl` where the target declares normal priors on real variables.
+
+    The gradient is unbiased with every estimator of `vi_kit.estimators`; a call costs `num_samples` evaluations.
+
+    Source: Blei, Kucukelbir and McAuliffe, "Variational Inference: A Review for Statisticians", 2017,
+    https://arxiv.org/abs/1601.00670
+    """
+
+    family: Family
+    estimator: GradientEstimator = sticking_the_landing
+    num_samples: int = 16
+    kl_term: KLTerm = monte_carlo_kl
+
+    def __post_init__(self) -> None:
+        """Check the number of draws and the kinds of the arguments."""
+        if self.num_samples < 1:
+            raise ValueError(f"num_samples: expected at least 1, got {self.num_samples}")
+        if not isinstance(self.family, Family):
+            raise TypeError(f"family: expected one of vi_kit.families, got {self.family!r}")
+
+    def evaluations(self, target: Target) -> int:
+        """Target evaluations a call costs."""
+        del target
+        return self.num_samples
+
+    def describe(self, target: Target) -> str:
+        """Say in words what is minimized, for reports."""
+        del target
+        return f"reverse KL(q‖p), {display(self.estimator)}, {self.num_samples} draws a step"
+
+    def __call__(self, params: Params, target: Target, key: KeyArray, *, step: int | Int[Array, ""] = 0) -> Scalar:
+        """Return the negative ELBO, in nats."""
+        del step
+
+        def integrand(params: Params, z: Event, log_q: Scalar) -> Scalar:
+            return self.kl_term(self.family.dist(params), target, z, log_q) - target.log_likelihood(z)
+
+        return self.estimator(integrand, self.family, params, key, self.num_samples)
