@@ -16,10 +16,7 @@ def regression(design: Callable[[dict], Any], sigma_prior: Callable[[float], flo
 
     def log_density(x, data):
         response, columns = design(data)
-        mean = [
-            sum(b * column[i] for b, column in zip(x["beta"], columns, strict=True))
-            for i in range(len(response))
-        ]
+        mean = [sum(b * column[i] for b, column in zip(x["beta"], columns, strict=True)) for i in range(len(response))]
         return sigma_prior(x["sigma"]) + sum(stats.norm.logpdf(response, mean, x["sigma"]))
 
     return log_density
@@ -124,8 +121,8 @@ def gauss_mix(x, data):
 class Oracle(NamedTuple):
     """One model, in the order of its description.
 
-    to_free maps the described z to its free constrained parameters (complex z too: its Jacobian is taken by complex
-    steps), to_variables maps those to the target's variables, from_draw maps a reference draw to the free ones.
+    to_free maps the described z to its free constrained parameters (complex z too, for Jacobians by complex
+    steps), to_variables maps those to the target's variables, from_draw a reference draw to the free ones.
     """
 
     log_density: Callable[..., float]
@@ -148,9 +145,7 @@ def garch_free(z):
 
 
 ORACLES = {
-    "arK-arK": Oracle(
-        autoregression, last_positive, lambda v: {"alpha": v[0], "beta": v[1:6], "sigma": v[6]}
-    ),
+    "arK-arK": Oracle(autoregression, last_positive, lambda v: {"alpha": v[0], "beta": v[1:6], "sigma": v[6]}),
     "earnings-logearn_interaction": Oracle(regression(earnings), last_positive, beta_sigma),
     "eight_schools-eight_schools_centered": Oracle(
         schools, last_positive, lambda v: {"theta": v[:8], "mu": v[8], "tau": v[9]}

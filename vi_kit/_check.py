@@ -15,7 +15,10 @@ from jaxtyping import Array, Float
 from vi_kit._types import KeyArray, Target, check_key
 from vi_kit.diagnostics._draws import element_labels
 
-_SCALE_NAME = re.compile(r"(^|[._\[' ])(sigma|scale|sd|std|se|stddev|standard_error|stderr)", re.IGNORECASE)
+# Whole names only: `sex` is no standard error, and `std_income` may be a standardized covariate.
+_SCALE_NAME = re.compile(
+    r"\W(sigma(_\w*)?|scale|sd|std|se|stddev|stderr|standard_(error|deviation))s?\d*\W*$", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ def check(key: KeyArray, target: Target, *, num_points: int = 16) -> Check:
 
     Example:
         >>> import jax, jax.numpy as jnp, vi_kit as vk
-        >>> print(vk.check(jax.random.key(0), vk.make_target(lambda x: jnp.sum(x["a"]), {"a": 0.0, "b": 0.0})).problems[0])
+        >>> target = vk.make_target(lambda x: -jnp.sum(x["a"] ** 2), {"a": 0.0, "b": 0.0})
+        >>> print(vk.check(jax.random.key(0), target).problems[0])
         the log density does not depend on b: its posterior is flat there and cannot be normalized
     """
     check_key(key)
@@ -76,31 +80,40 @@ def check(key: KeyArray, target: Target, *, num_points: int = 16) -> Check:
     try:
         check_static(target)
     except (TypeError, ValueError) as error:
-        return Check(False, (str(error),), (), target.dim, dtype, 0.0)  # noqa: FBT003
+        problem = (str(error),)
+        return Check(ok=False, problems=problem, warnings=(), dim=target.dim, dtype=dtype, seconds_per_evaluation=0.0)
     points = jnp.concatenate([jnp.zeros((1, target.dim)), jax.random.normal(key, (num_points, target.dim))])
     values, gradients = jax.device_get(_evaluate(target, points))
     start = time.perf_counter()
-    jax.block_until_ready(_evaluate(target, points))
+    jax.device_get(_evaluate(target, points))
     seconds = (time.perf_counter() - start) / len(points)
-    problems, warnings = [], []
+    problems: list[str] = []
+    warnings: list[str] = []
     if not np.isfinite(values[0]):
         problems.append(explain_nonfinite(target, jnp.zeros(target.dim)))
     elif not np.isfinite(gradients[0]).all():
-        problems.append(f"the gradient of log_density is not finite at the start, for {_named(target, ~np.isfinite(gradients[0]))}")
+        problems.append(
+            f"the gradient of log_density is not finite at the start, for {_named(target, ~np.isfinite(gradients[0]))}"
+        )
     bad = ~(np.isfinite(values[1:]) & np.isfinite(gradients[1:]).all(axis=1))
     if bad.any():
-        text = f"log_density or its gradient is not finite at {bad.sum()} of {num_points} random points around the start"
+        text = (
+            f"log_density or its gradient is not finite at {bad.sum()} of {num_points} random points around the start"
+        )
         (problems if bad.all() else warnings).append(text)
     usable = np.isfinite(gradients).all(axis=1)
     flat = (gradients[usable] == 0).all(axis=0) if usable.any() else np.zeros(target.dim, bool)
     if flat.any():
         problems.append(
-            f"the log density does not depend on {_named(target, flat)}: its posterior is flat there and cannot be normalized"
+            f"the log density does not depend on {_named(target, flat)}: its posterior is flat there and cannot be "
+            "normalized"
         )
     round_trip = jax.device_get(jax.vmap(lambda z: target.unconstrain(target.constrain(z)))(points))
     drift = np.abs(round_trip - points).max(axis=0)
     if (drift > 1e-2).any():
-        warnings.append(f"support loses digits for {_named(target, drift > 1e-2)}: constrain and back differs by {drift.max():.2g}")
+        warnings.append(
+            f"support loses digits for {_named(target, drift > 1e-2)}: constrain and back differs by {drift.max():.2g}"
+        )
     return Check(not problems, tuple(problems), tuple(warnings), target.dim, str(values.dtype), seconds)
 
 
@@ -114,12 +127,18 @@ def check_static(target: Target) -> None:
 
     Raises:
         TypeError: for a log density that is not floating point.
-        ValueError: for one that is not a scalar or does not depend on its argument.
+        ValueError: for one that is not a scalar or does not depend on its argument, or data named as a scale that are
+            not positive.
     """
     z = jnp.zeros((target.dim,))
     traced = jax.make_jaxpr(lambda point: (target.log_density(point), target.log_likelihood(point)))(z)
+    reasons = _data_reasons(target)
+    if reasons:  # a negative scale is often squared on its way, and gives a finite, wrong answer
+        raise ValueError("; ".join(reasons))
     if not _depends(traced.jaxpr):
-        raise ValueError("log_density does not depend on x: it returns the same number everywhere, so there is nothing to fit")
+        raise ValueError(
+            "log_density does not depend on x: it returns the same number everywhere, so there is nothing to fit"
+        )
 
 
 def _depends(jaxpr: Any) -> bool:
@@ -141,22 +160,25 @@ def explain_nonfinite(target: Target, z: Float[Array, " dim"]) -> str:
         term = "the log prior" if not np.isfinite(prior) else "the log likelihood"
         value = prior if not np.isfinite(prior) else likelihood
     word = "NaN" if np.isnan(value) else "−∞" if value < 0 else "+∞"
-    x = ", ".join(
-        f"{name or 'x'} = {np.asarray(leaf).reshape(-1)[:3].round(4).tolist() if np.size(leaf) > 1 else round(float(np.asarray(leaf).reshape(())), 4)}"
-        for name, leaf in list(zip(target.layout.names, jax.tree.leaves(target.constrain(z)), strict=True))[:6]
-    )
-    reasons = _data_reasons(target)
-    because = f"; {'; '.join(reasons)}" if reasons else ""
-    return f"{term} is {word} at the start ({x}){because}"
+    names_and_values = zip(target.layout.names, jax.tree.leaves(target.constrain(z)), strict=True)
+    x = ", ".join(f"{name or 'x'} = {_short(leaf)}" for name, leaf in list(names_and_values)[:6])
+    return f"{term} is {word} at the start ({x})"
+
+
+def _short(value: Array) -> str:
+    numbers = [f"{number:.4g}" for number in np.asarray(value).reshape(-1)]
+    if np.ndim(value) == 0:
+        return numbers[0]
+    return f"[{', '.join(numbers[:3])}{', …' if len(numbers) > 3 else ''}]"
 
 
 def _data_reasons(target: Target) -> list[str]:
     reasons = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(target.data):
+        if isinstance(leaf, jax.core.Tracer):
+            continue
         name, array = "data" + jax.tree_util.keystr(path), np.asarray(leaf)
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            reasons.append(f"{name} holds {(~np.isfinite(array)).sum()} values that are not finite")
-        elif array.dtype.kind in "fiu" and array.size and _SCALE_NAME.search(name) and array.min() <= 0:
+        if array.dtype.kind in "fiu" and array.size and _SCALE_NAME.search(name) and array.min() <= 0:
             reasons.append(f"{name} should be positive, its smallest value is {array.min():g}")
     return reasons
 

@@ -19,7 +19,7 @@ from vi_kit._types import Event, KeyArray, Scalar
 with warnings.catch_warnings():
     # TensorFlow Probability, which distrax imports, reads a deprecated JAX symbol while it is imported.
     warnings.filterwarnings("ignore", message=".*pytype_aval_mappings.*", category=DeprecationWarning)
-    import distrax
+    import distrax as distrax
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 
@@ -44,7 +44,7 @@ class DiagonalNormal(distrax.MultivariateNormalDiag):  # type: ignore[misc]
 
     def std(self) -> Event:
         """Marginal standard deviations."""
-        return self.stddev()
+        return self.stddev()  # type: ignore[no-any-return]
 
 
 class TriangularNormal(distrax.MultivariateNormalTri):  # type: ignore[misc]
@@ -59,7 +59,18 @@ class TriangularNormal(distrax.MultivariateNormalTri):  # type: ignore[misc]
 
     def std(self) -> Event:
         """Marginal standard deviations."""
-        return self.stddev()
+        return self.stddev()  # type: ignore[no-any-return]
+
+
+def plain(distribution: Any) -> Any:
+    """Return the same distribution, safe as an argument of a compiled function.
+
+    distrax's diagonal normal keeps bound methods over its first parameters in its static part: it would never equal
+    a freshly built one, and under `vmap` it would go on using the old parameters.
+    """
+    if isinstance(distribution, distrax.MultivariateNormalDiag):
+        return distrax.Independent(distrax.Normal(distribution.loc, distribution.scale_diag), 1)
+    return distribution
 
 
 def sample_and_log_prob(distribution: Any, key: KeyArray) -> tuple[Event, Scalar]:
@@ -72,6 +83,6 @@ def sample(distribution: Any, key: KeyArray) -> Event:
     return distribution.sample(seed=key)  # type: ignore[no-any-return]
 
 
-def log_prob(distribution: Any, value: Float[Array, "..."]) -> Scalar:
+def log_prob(distribution: Any, value: Float[Array, ...]) -> Scalar:
     """Log density of one event, in nats."""
     return distribution.log_prob(value)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""The loop: `optimize`, a pure scan over an algorithm's steps, and `advance`, the same steps in chunks for the driver."""
+"""The loop: `optimize`, a pure scan over an algorithm's steps, and `advance`, the same in chunks for the driver."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
 from vi_kit._static import combine, partition
-from vi_kit._types import Algorithm, Fit, KeyArray, Params, StepInfo, Target, check_key
+from vi_kit._types import Algorithm, Fit, KeyArray, Params, StepInfo, Target, check_count, check_key
 
 
 class LoopState(NamedTuple):
@@ -22,8 +22,20 @@ class LoopState(NamedTuple):
 
 
 def _init(algorithm: Algorithm, params: Params, target: Target, key: KeyArray) -> LoopState:
+    _check_params(algorithm, params, key)
     init_key, step_key = jax.random.split(key)
     return LoopState(algorithm.init(params, target, init_key), jnp.zeros((), jnp.int32), step_key)
+
+
+def _check_params(algorithm: Algorithm, params: Params, key: KeyArray) -> None:
+    """Refuse parameters of another family or dimension, which could spread silently; costs nothing once compiled."""
+    expected = jax.eval_shape(algorithm.family.init, key)
+    same_structure = jax.tree.structure(params) == jax.tree.structure(expected)
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
+    if not same_structure or shapes != [leaf.shape for leaf in jax.tree.leaves(expected)]:
+        raise ValueError(
+            f"params: expected those of {algorithm.family!r}, got {type(params).__name__} of shapes {shapes}"
+        )
 
 
 def _step(algorithm: Algorithm, target: Target, state: LoopState) -> tuple[LoopState, StepInfo]:
@@ -59,7 +71,7 @@ def optimize(
         Parameters, state, history and whether every step was finite.
 
     Raises:
-        TypeError: for a key that is not typed.
+        TypeError: for a key that is not typed, or an argument of the wrong kind.
         ValueError: for a negative number of steps.
 
     Example:
@@ -74,10 +86,15 @@ def optimize(
         (3, 2)
     """
     check_key(key)
-    if num_steps < 0:
-        raise ValueError(f"num_steps: expected 0 or more, got {num_steps}")
+    if not isinstance(target, Target):
+        raise TypeError(f"target: expected a Target, as from vk.make_target, got {type(target).__name__}")
+    if not callable(getattr(algorithm, "step", None)):
+        raise TypeError(f"algorithm: expected one of vi_kit.algorithms, got {algorithm!r}")
+    if state is None and not jax.tree.leaves(params):
+        raise TypeError(f"params: expected parameters, as from algorithm.family.init, got {params!r}")
+    check_count("num_steps", num_steps, least=0)
     static, leaves = partition(algorithm)
-    return _optimize(key, target, params, state, leaves, static, num_steps)
+    return _optimize(key, target, params, state, leaves, static, num_steps)  # type: ignore[no-any-return]
 
 
 @partial(jax.jit, static_argnums=(5, 6))

@@ -107,11 +107,12 @@ class Posterior:
         target = self._target("log_prob")
         if isinstance(x, dict):
             x = {name: value for name, value in x.items() if name in target.constrain(jnp.zeros(target.dim))}
-        return _log_prob(target, self.params, x, self.family)
+        return _log_prob(target, self.params, x, self.family)  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
         verdict = "reliable" if self.report.reliable else "not reliable"
-        return f"Posterior({verdict}, {self.family!r}, variables {', '.join(self.labels[:8])}{', …' * (len(self.labels) > 8)})"
+        shown = ", ".join(self.labels[:8]) + ", …" * (len(self.labels) > 8)
+        return f"Posterior({verdict}, {self.family!r}, variables {shown})"
 
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> Path:
         """Save draws, parameters, history and report as one compressed npz file, without pickle.
@@ -125,7 +126,9 @@ class Posterior:
             raise FileExistsError(f"path: {file} exists; pass overwrite=True to replace it")
         file.parent.mkdir(parents=True, exist_ok=True)
         names = [_leaf_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(self.draws)]
-        arrays = {f"draws/{name}": np.asarray(leaf) for name, leaf in zip(names, jax.tree.leaves(self.draws), strict=True)}
+        arrays = {
+            f"draws/{name}": np.asarray(leaf) for name, leaf in zip(names, jax.tree.leaves(self.draws), strict=True)
+        }
         arrays |= {f"params/{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(self.params))}
         arrays |= {f"history/{f.name}": getattr(self.history, f.name) for f in dataclasses.fields(History)}
         meta = {
@@ -136,7 +139,7 @@ class Posterior:
             "report": self.report.to_dict(),
         }
         with file.open("wb") as stream:
-            np.savez_compressed(stream, meta=np.array(json.dumps(meta)), **arrays)
+            np.savez_compressed(stream, **{"meta": np.array(json.dumps(meta)), **arrays})  # type: ignore[arg-type]
         return file
 
     def plot(self, path: str | PathLike[str] | None = None, *, reference: Any = None) -> Any:
@@ -233,7 +236,7 @@ def load(path: str | PathLike[str], target: Target | None = None) -> Posterior:
     family = getattr(families, name)(**settings)
     if target is not None and target.dim != family.dim:
         raise ValueError(f"target: the saved fit has dim {family.dim}, the target has {target.dim}")
-    structure = jax.tree.structure(jax.eval_shape(family.init, jax.random.key(0)))
+    structure: Any = jax.tree.structure(jax.eval_shape(family.init, jax.random.key(0)))
     params = structure.unflatten([jnp.asarray(arrays[f"params/{i}"]) for i in range(structure.num_leaves)])
     draws = {n: arrays[f"draws/{n}"] for n in meta["names"]}
     history = History(**{f.name: arrays[f"history/{f.name}"] for f in dataclasses.fields(History)})
@@ -242,12 +245,20 @@ def load(path: str | PathLike[str], target: Target | None = None) -> Posterior:
 
 
 def _read_report(stored: dict[str, Any]) -> Report:
-    values = dict(stored)
+    values = {name: _number(value) for name, value in stored.items()}
     for name in ("elbo", "log_normalizer", "reverse_kl"):
         if values[name] is not None:
-            values[name] = Estimate(**{k: np.nan if v is None else v for k, v in values[name].items()})
-    values["coordinates"] = {label: Coordinate(**row) for label, row in values["coordinates"].items()}
+            values[name] = Estimate(*(float(v) for v in values[name].values()))
+    values["coordinates"] = {
+        label: Coordinate(**{name: _number(value) for name, value in row.items()})
+        for label, row in values["coordinates"].items()
+    }
     return Report(**values)
+
+
+def _number(value: Any) -> Any:
+    """Read back the numbers that JSON has no word for."""
+    return float(value) if isinstance(value, str) and value in {"inf", "-inf", "nan"} else value
 
 
 __all__ = ["Draws", "History", "Posterior", "load", "make_posterior"]

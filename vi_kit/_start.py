@@ -13,6 +13,11 @@ from vi_kit._types import Algorithm, Family, Fit, KeyArray, Params, Target
 from vi_kit.objectives import ForwardKL, self_normalized
 
 _NUM_DRAWS = 1_000
+_SCALE = 0.1
+"""Standard deviations to start reverse KL from: small, so that the first draws stay where the density is tame.
+
+Chosen in experiments/defaults.
+"""
 
 
 def start_params(key: KeyArray, start: Any, algorithm: Algorithm, target: Target) -> Params:
@@ -20,8 +25,8 @@ def start_params(key: KeyArray, start: Any, algorithm: Algorithm, target: Target
 
     Args:
         key: a typed key.
-        start: None (the standard normal, or the moments of the draws where forward KL has draws of p), a
-            `Posterior`, a `Fit`, parameters of the family, or a point x in the user's space.
+        start: None (a normal around the origin of unconstrained space, or the moments of the draws where forward KL
+            has draws of p), a `Posterior`, a `Fit`, parameters of the family, or a point x in the user's space.
         algorithm: whose family is started.
         target: what is fitted.
 
@@ -40,7 +45,8 @@ def start_params(key: KeyArray, start: Any, algorithm: Algorithm, target: Target
     if isinstance(start, Fit):
         start = start.params
     expected = jax.eval_shape(family.init, key)
-    if jax.tree.structure(start) == jax.tree.structure(expected):
+    found: Any = jax.tree.structure(start)
+    if found == jax.tree.structure(expected):
         return _checked_params(start, expected, family)
     try:
         center = target.unconstrain(start)
@@ -69,8 +75,10 @@ def _checked_params(start: Params, expected: Any, family: Family) -> Params:
 def _default_start(key: KeyArray, algorithm: Algorithm, target: Target) -> Params:
     family = algorithm.family
     objective = getattr(algorithm, "objective", None)
-    if not isinstance(objective, ForwardKL) or objective.source(target) is self_normalized:
-        return family.init(key)
+    if not isinstance(objective, ForwardKL):
+        return family.init(key, scale=jnp.asarray(_SCALE))
+    if objective.source(target) is self_normalized:
+        return family.init(key)  # importance weights need a q that is wider than p
     # Draws of p are at hand: their moments are where a Gaussian's forward KL is least.
     given = family.init(key)
     draws, log_weights = objective.source(target)(family, given, target, key, _NUM_DRAWS)

@@ -9,18 +9,20 @@ draws) are `leaf` fields: `partition` takes them out before the comparison and `
 from __future__ import annotations
 
 import dataclasses
+import dis
 import functools
 import hashlib
 import sys
 import types
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, TypeVar, cast, dataclass_transform
 
 import jax
 import numpy as np
 
 Configuration = TypeVar("Configuration")
 _Class = TypeVar("_Class", bound=type)
+_UNHASHED: tuple[object, ...] = (None, object.__hash__)
 
 
 class _Identity:
@@ -50,12 +52,14 @@ def value_key(value: object) -> Hashable:
 def _key(value: Any, seen: dict[int, int]) -> Hashable:
     if value is None or isinstance(value, bool | int | str | bytes):
         return type(value), value
-    if isinstance(value, float):
-        return float, value.hex()  # tells 0.0 from -0.0 and makes nan equal to itself
     if isinstance(value, jax.core.Tracer):
         return _Identity(value)
-    if isinstance(value, jax.Array | np.ndarray | np.generic):
+    if isinstance(value, jax.Array | np.ndarray | np.generic):  # before float: np.float64 is one, and promotes
         return _array_key(value)
+    if isinstance(value, float):
+        return type(value), value.hex()  # tells 0.0 from -0.0 and makes nan equal to itself
+    if isinstance(value, complex):
+        return type(value), value.real.hex(), value.imag.hex()
     if isinstance(value, type | types.ModuleType | types.BuiltinFunctionType):
         return _Identity(value)
     if id(value) in seen:  # a recursive function reads itself
@@ -75,17 +79,46 @@ def _key(value: Any, seen: dict[int, int]) -> Hashable:
         return _code_key(value, seen)
     if type(value).__name__ == "PjitFunction":  # jit changes the cost of a function, not its meaning
         return "jit", _key(value.__wrapped__, seen)
-    if type(value).__hash__ not in (None, object.__hash__):
+    if getattr(type(value), "__is_configuration__", False):
         return type(value), value
-    return _Identity(value)
+    if not jax.tree_util.all_leaves([value]):  # a registered pytree: a support, a distrax distribution, a module
+        return _tree_key(value, seen)
+    if dataclasses.is_dataclass(value) and type(value).__hash__ not in _UNHASHED:
+        fields = tuple(_key(getattr(value, f.name), seen) for f in dataclasses.fields(value))
+        return type(value), fields
+    return _hashable_key(value)
+
+
+def _tree_key(value: Any, seen: dict[int, int]) -> Hashable:
+    leaves, structure = jax.tree.flatten(value)
+    key = _hashable_key(structure)
+    return _Identity(value) if isinstance(key, _Identity) else (type(value), key, tuple(_key(x, seen) for x in leaves))
+
+
+def _hashable_key(value: Any) -> Hashable:
+    if type(value).__hash__ in _UNHASHED:
+        return _Identity(value)
+    try:
+        hash(value)
+    except TypeError:  # something inside is not hashable
+        return _Identity(value)
+    return type(value), value
 
 
 def _array_key(value: Any) -> Hashable:
-    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+    if isinstance(value, jax.Array) and jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key):
         return "key", str(value.dtype), _array_key(jax.random.key_data(value))
     host = np.ascontiguousarray(value)
+    if host.dtype.hasobject:  # its bytes are addresses
+        return _Identity(value)
     weak = getattr(value, "weak_type", False)
-    return "array", str(host.dtype), host.shape, weak, hashlib.blake2b(host.tobytes(), digest_size=16).digest()
+    return (
+        "array",
+        str(host.dtype),
+        host.shape,
+        weak,
+        hashlib.blake2b(host.tobytes(), digest_size=16).digest(),
+    )
 
 
 def _function_key(function: types.FunctionType, seen: dict[int, int]) -> Hashable:
@@ -116,15 +149,22 @@ def _cell(cell: types.CellType) -> object:
 
 
 def _global_names(code: types.CodeType) -> set[str]:
-    inner = (_global_names(c) for c in code.co_consts if isinstance(c, types.CodeType))
-    return set(code.co_names).union(*inner)
+    # Not all of co_names: those are attributes too, and a global of the same name says nothing.
+    read = {i.argval for i in dis.get_instructions(code) if i.opname in {"LOAD_GLOBAL", "LOAD_NAME"}}
+    return read.union(*(_global_names(c) for c in code.co_consts if isinstance(c, types.CodeType)))
 
 
 def _code_key(code: types.CodeType, seen: dict[int, int]) -> Hashable:
     # Not the line number, the name or the file: the same lambda on another line computes the same.
     shape = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
     names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
-    return code.co_code, shape, names, tuple(_key(constant, seen) for constant in code.co_consts)
+    return (
+        code.co_code,
+        code.co_exceptiontable,
+        shape,
+        names,
+        tuple(_key(constant, seen) for constant in code.co_consts),
+    )
 
 
 class Static:
@@ -160,20 +200,27 @@ def leaf(*, default: Any = dataclasses.MISSING) -> Any:
 @dataclass_transform(frozen_default=True, field_specifiers=(leaf, dataclasses.field))
 def configuration(cls: _Class) -> _Class:
     """Make a frozen dataclass that compares and hashes by the value of its fields, functions included."""
-    made: Any = dataclasses.dataclass(frozen=True, eq=False)(cls)
+    own_repr = "__repr__" in vars(cls)
+    made: Any = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
 
     def fields_key(self: Any) -> Hashable:
         cached = self.__dict__.get("_fields_key")
         if cached is None:
             cached = tuple(value_key(getattr(self, f.name)) for f in dataclasses.fields(self))
             object.__setattr__(self, "_fields_key", cached)
-        return cached
+        return cast(Hashable, cached)
 
     def equal(self: Any, other: object) -> bool:
         if type(self) is not type(other):
-            return NotImplemented
+            return False
         return self is other or bool(fields_key(self) == fields_key(other))
 
+    def show(self: Any) -> str:
+        fields = ", ".join(f"{f.name}={display(getattr(self, f.name))}" for f in dataclasses.fields(self))
+        return f"{type(self).__name__}({fields})"
+
+    if not own_repr:
+        made.__repr__ = show
     made.__eq__ = equal
     made.__hash__ = lambda self: hash((type(self), fields_key(self)))
     made.__getstate__ = lambda self: {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -191,9 +238,11 @@ def _rebuild(config: Configuration, changes: Mapping[str, object]) -> Configurat
 
 def partition(config: Configuration) -> tuple[Configuration, dict[str, Any]]:
     """Split a configuration into its static part and its leaves (a pytree of arrays)."""
+    if not dataclasses.is_dataclass(config):  # a user's own class: all of it is static
+        return config, {}
     changes: dict[str, object] = {}
     leaves: dict[str, Any] = {}
-    for f in dataclasses.fields(config):  # type: ignore[arg-type]
+    for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         if f.metadata.get("leaf") and value is not None and not callable(value):
             changes[f.name], leaves[f.name] = "leaf", jax.tree.map(_strong, value)
@@ -220,6 +269,10 @@ def _strong(value: Any) -> jax.Array:
 
 
 def display(function: Callable[..., Any] | object) -> str:
-    """Name a function or configuration for reports."""
+    """Name a function or configuration for reports, without addresses."""
     name = getattr(function, "__name__", None)
-    return name if isinstance(name, str) else repr(function)
+    if isinstance(name, str):
+        return name
+    if isinstance(function, tuple) and any(callable(part) for part in function):  # an optax transformation
+        return type(function).__name__
+    return repr(function)

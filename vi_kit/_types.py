@@ -10,10 +10,11 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from vi_kit._static import Static
@@ -21,7 +22,7 @@ from vi_kit._static import Static
 KeyArray = Key[Array, ""]
 Scalar = Float[Array, ""]
 Event = Float[Array, " dim"]
-Params = PyTree[Float[Array, "..."]]
+Params: TypeAlias = Any  # a pytree of arrays
 
 
 class Estimate(NamedTuple):
@@ -33,9 +34,9 @@ class Estimate(NamedTuple):
         num_effective: the effective number of independent draws behind it.
     """
 
-    value: Float[Array, "..."]
-    standard_error: Float[Array, "..."]
-    num_effective: Float[Array, "..."]
+    value: Float[Array, ...] | float
+    standard_error: Float[Array, ...] | float
+    num_effective: Float[Array, ...] | float
 
 
 class Support(Protocol):
@@ -121,7 +122,11 @@ class Target:
 
     def _pieces(self, z: Event) -> list[Array]:
         if z.shape != (self.dim,):
-            raise ValueError(f"z: expected one flat point of shape ({self.dim},), got {z.shape}; use jax.vmap for several")
+            raise ValueError(
+                f"z: expected one flat point of shape ({self.dim},), got {z.shape}; use jax.vmap for several"
+            )
+        if self.layout.unconstrained_shapes == (z.shape,):  # one flat variable: nothing to cut
+            return [z]
         pieces, start = [], 0
         for shape, size in zip(self.layout.unconstrained_shapes, self.layout.sizes, strict=True):
             pieces.append(jax.lax.slice(z, (start,), (start + size,)).reshape(shape))
@@ -137,7 +142,9 @@ class Target:
         """Map x to flat unconstrained z; NaN or infinite where x lies outside its support."""
         leaves = self.layout.treedef.flatten_up_to(x)
         pieces = []
-        for name, shape, support, value in zip(self.layout.names, self.layout.shapes, self.supports, leaves, strict=True):
+        for name, shape, support, value in zip(
+            self.layout.names, self.layout.shapes, self.supports, leaves, strict=True
+        ):
             array = jnp.asarray(value)
             array = array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
             if array.shape != shape:
@@ -168,13 +175,7 @@ class Target:
         if self.prior is not None:
             parts = self.layout.treedef.flatten_up_to(self.prior)
             for name, distribution, value in zip(self.layout.names, parts, jax.tree.leaves(x), strict=True):
-                log_prob = distribution.log_prob(value)
-                if jnp.broadcast_shapes(log_prob.shape, value.shape) != value.shape:
-                    raise ValueError(
-                        f"prior: the distribution of {name or 'x'} gives log probabilities of shape {log_prob.shape} "
-                        f"for a variable of shape {value.shape}"
-                    )
-                total = total + jnp.sum(log_prob)
+                total = total + _log_prob_of_variable(name or "x", distribution, value)
         return total
 
     def log_density(self, z: Event) -> Scalar:
@@ -218,6 +219,26 @@ class Target:
             if there
         ]
         return f"Target(dim={self.dim}; {variables}{'; with ' + ', '.join(extras) if extras else ''})"
+
+
+def _log_prob_of_variable(name: str, distribution: Any, value: Array) -> Scalar:
+    """Sum a prior over a variable, which holds one event or several independent ones."""
+    event = tuple(getattr(distribution, "event_shape", ()))
+    outer = value.shape[: value.ndim - len(event)]
+    if value.shape[len(outer) :] != event:
+        raise ValueError(
+            f"prior: the distribution of {name} has events of shape {event}, the variable has {value.shape}"
+        )
+    log_prob = distribution.log_prob
+    for _ in outer if event and not tuple(getattr(distribution, "batch_shape", ())) else ():
+        log_prob = jax.vmap(log_prob)
+    found = log_prob(value)
+    if found.shape != outer:
+        raise ValueError(
+            f"prior: the distribution of {name} gives log probabilities of shape {found.shape} "
+            f"for a variable of shape {value.shape}"
+        )
+    return jnp.sum(found)
 
 
 def _checked_scalar(name: str, value: Any) -> Scalar:
@@ -352,11 +373,24 @@ def check_key(key: Any) -> None:
         TypeError: for a raw `PRNGKey` array, an int or no key at all.
         ValueError: for an array of several keys.
     """
-    if not (isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)):
+    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
         got = f"an array of {key.dtype}{list(key.shape)}" if isinstance(key, jax.Array) else repr(key)
         raise TypeError(f"key: expected a typed key from jax.random.key(seed), got {got}")
     if key.shape != ():
         raise ValueError(f"key: expected one key, got an array of {key.shape}; use jax.vmap over keys")
+
+
+def check_count(name: str, value: Any, *, least: int = 1) -> None:
+    """Refuse anything but an int of at least `least`.
+
+    Raises:
+        TypeError: for another type.
+        ValueError: for a smaller number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: expected an int, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
 
 
 def num_positional(function: Callable[..., Any]) -> tuple[int, int] | None:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 _PRIOR_SHAPE, _PRIOR_SIZE = 0.5, 10  # weakly informative prior on k̂: ten observations of 0.5
+_FLOOR = -80.0
 
 
 class SmoothedWeights(NamedTuple):
@@ -24,7 +25,9 @@ def effective_sample_size(log_weights: Float[Array, " n"]) -> Float[Array, ""]:
     """Return (Σw)² / Σw², between 0 (no weight is positive and finite) and n."""
     weights = jnp.exp(log_weights - _finite_max(log_weights))
     total = jnp.sum(weights)
-    return jnp.where(total > 0, total * total / jnp.maximum(jnp.sum(weights * weights), jnp.finfo(weights.dtype).tiny), 0)
+    return jnp.where(
+        total > 0, total * total / jnp.maximum(jnp.sum(weights * weights), float(np.finfo(weights.dtype).tiny)), 0
+    )
 
 
 def _finite_max(values: Float[Array, " n"]) -> Float[Array, ""]:
@@ -59,19 +62,22 @@ def pareto_smooth(log_weights: Float[Array, " n"]) -> SmoothedWeights:
     num = log_weights.shape[0]
     if num < 25:
         raise ValueError(f"log_weights: Pareto smoothing needs at least 25 draws, got {num}")
-    size = int(math.ceil(min(0.2 * num, 3.0 * math.sqrt(num))))
+    size = math.ceil(min(0.2 * num, 3.0 * math.sqrt(num)))
     shifted = log_weights - _finite_max(log_weights)
     order = jnp.argsort(shifted)
     ascending = shifted[order]
-    cutoff = jnp.exp(ascending[num - size - 1])
-    excess = jnp.exp(ascending[num - size :]) - cutoff
+    # Weights relative to the cutoff's, so that nearly equal ones keep their digits; the floor keeps exp finite.
+    cutoff = ascending[num - size - 1]
+    base = jnp.maximum(cutoff, _FLOOR)
+    offset = jnp.expm1(cutoff - base)
+    excess = jnp.expm1(ascending[num - size :] - base) - offset
     khat, scale = _fit_generalized_pareto(excess)
     probabilities = jnp.asarray((np.arange(size) + 0.5) / size, shifted.dtype)
     safe = jnp.where(jnp.abs(khat) < 1e-6, jnp.ones_like(khat), khat)
     log_survival = jnp.log1p(-probabilities)
     quantiles = jnp.where(jnp.abs(khat) < 1e-6, -scale * log_survival, scale * jnp.expm1(-safe * log_survival) / safe)
     # No smoothed weight may exceed the largest raw one.
-    smoothed = jnp.minimum(jnp.log(cutoff + quantiles), jnp.zeros((), shifted.dtype))
+    smoothed = jnp.minimum(base + jnp.log1p(quantiles + offset), jnp.zeros((), shifted.dtype))
     usable = jnp.isfinite(khat)
     tail = jnp.where(usable, smoothed, ascending[num - size :])
     replaced = shifted.at[order].set(jnp.concatenate([ascending[: num - size], tail]))
@@ -86,7 +92,9 @@ def _fit_generalized_pareto(excess: Float[Array, " n"]) -> tuple[Array, Array]:
     quartile, largest = excess[int(n / 4 + 0.5) - 1], excess[-1]
     degenerate = ~(largest > 0)
     largest = jnp.where(degenerate, jnp.ones_like(largest), largest)
-    quartile = jnp.where(quartile > 0, quartile, largest * jnp.finfo(excess.dtype).eps)
+    # Ties at the cutoff (weights equal to rounding): the smallest excess there is says what the scale is.
+    smallest = jnp.min(jnp.where(excess > 0, excess, largest))
+    quartile = jnp.where(quartile > 0, quartile, smallest)
     grid = 1 - jnp.sqrt(num_grid / (jnp.arange(1, num_grid + 1, dtype=excess.dtype) - 0.5))
     theta = grid / (3 * quartile) + 1 / largest
     shape = jnp.mean(jnp.log1p(-theta[:, None] * excess[None, :]), axis=1)

@@ -27,6 +27,21 @@ def _bound(value: ArrayLike, like: Values) -> Values:
     return jnp.asarray(value, dtype=like.dtype)
 
 
+def _fitting(shape: tuple[int, ...], **bounds: ArrayLike) -> tuple[int, ...]:
+    """Return the shape, unless a bound has more elements than the variable and would spread it silently."""
+    for name, bound in bounds.items():
+        own = np.shape(bound)
+        if len(own) > len(shape) or any(n not in (1, m) for n, m in zip(own[::-1], shape[::-1], strict=False)):
+            raise ValueError(f"support: {name} has shape {own}, which does not fit a variable of shape {shape}")
+    return shape
+
+
+def _check_finite(support: str, **bounds: ArrayLike) -> None:
+    for name, bound in bounds.items():
+        if not isinstance(bound, jax.core.Tracer) and not np.all(np.isfinite(np.asarray(bound))):
+            raise ValueError(f"{support}: {name} must be finite, got {bound}")
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Real:
@@ -61,7 +76,7 @@ class GreaterThan:
 
     def unconstrained_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of z for an x of this shape."""
-        return shape
+        return _fitting(shape, lower=self.lower)
 
     def constrain(self, z: Values) -> Values:
         """Map z to x."""
@@ -88,7 +103,7 @@ class LessThan:
 
     def unconstrained_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of z for an x of this shape."""
-        return shape
+        return _fitting(shape, upper=self.upper)
 
     def constrain(self, z: Values) -> Values:
         """Map z to x."""
@@ -116,7 +131,7 @@ class Interval:
 
     def unconstrained_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of z for an x of this shape."""
-        return shape
+        return _fitting(shape, lower=self.lower, upper=self.upper)
 
     def constrain(self, z: Values) -> Values:
         """Map z to x."""
@@ -163,9 +178,13 @@ class Simplex:
 
     def unconstrain(self, x: Values) -> Values:
         """Map x to z."""
-        after = jnp.cumsum(x[..., ::-1], axis=-1)[..., ::-1][..., 1:]  # mass of the later classes, without a subtraction
+        after = jnp.cumsum(x[..., ::-1], axis=-1)[..., ::-1][
+            ..., 1:
+        ]  # mass of the later classes, without a subtraction
         left = np.arange(x.shape[-1] - 1, 0, -1)
-        return jnp.log(x[..., :-1]) - jnp.log(after) + jnp.broadcast_to(jnp.log(jnp.asarray(left, x.dtype)), after.shape)
+        return (
+            jnp.log(x[..., :-1]) - jnp.log(after) + jnp.broadcast_to(jnp.log(jnp.asarray(left, x.dtype)), after.shape)
+        )
 
     def log_jacobian(self, z: Values) -> Float[Array, ""]:
         """Return log |dx/dz| (of the first entries of x), summed."""
@@ -217,12 +236,22 @@ ordered = Ordered()
 
 
 def greater_than(lower: ArrayLike) -> GreaterThan:
-    """Numbers above `lower`."""
+    """Numbers above `lower`.
+
+    Raises:
+        ValueError: when the bound is concrete and not finite.
+    """
+    _check_finite("greater_than", lower=lower)
     return GreaterThan(lower)
 
 
 def less_than(upper: ArrayLike) -> LessThan:
-    """Numbers below `upper`."""
+    """Numbers below `upper`.
+
+    Raises:
+        ValueError: when the bound is concrete and not finite.
+    """
+    _check_finite("less_than", upper=upper)
     return LessThan(upper)
 
 
@@ -230,8 +259,9 @@ def interval(lower: ArrayLike, upper: ArrayLike) -> Interval:
     """Numbers between `lower` and `upper`.
 
     Raises:
-        ValueError: when both bounds are concrete and `lower` is not below `upper`.
+        ValueError: when a concrete bound is not finite, or both are concrete and `lower` is not below `upper`.
     """
+    _check_finite("interval", lower=lower, upper=upper)
     concrete = not isinstance(lower, jax.core.Tracer) and not isinstance(upper, jax.core.Tracer)
     if concrete and not np.all(np.asarray(lower) < np.asarray(upper)):
         raise ValueError(f"interval: lower must be below upper, got lower={lower} and upper={upper}")

@@ -49,9 +49,7 @@ def _funnel(data: Any) -> dict[str, Marginal]:
     log_variance = stats.norm(0.0, _FUNNEL_LOG_VARIANCE_SCALE)
 
     def x_cdf(x: float) -> float:
-        return float(
-            log_variance.expect(lambda v: special.ndtr(x * np.exp(-0.5 * v)), lb=-36.0, ub=36.0, epsabs=1e-12)
-        )
+        return float(log_variance.expect(lambda v: special.ndtr(x * np.exp(-0.5 * v)), lb=-36.0, ub=36.0, epsabs=1e-12))
 
     # E x² = E e^v = exp(variance of v / 2).
     x = Marginal(0.0, float(np.exp(_FUNNEL_LOG_VARIANCE_SCALE**2 / 4.0)), x_cdf)

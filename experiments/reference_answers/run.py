@@ -91,9 +91,7 @@ def run_nuts(target: Any, config: Config) -> tuple[np.ndarray, np.ndarray, dict[
         keys = jax.random.split(jax.random.fold_in(key, index), config.num_chains)
         states, kept = run_round(target, states, parameters, keys)
         rounds.append(jax.tree.map(np.asarray, kept))
-        z, log_density, divergent, leapfrogs = (
-            np.concatenate(part, axis=1) for part in zip(*rounds, strict=True)
-        )
+        z, log_density, divergent, leapfrogs = (np.concatenate(part, axis=1) for part in zip(*rounds, strict=True))
         diagnostics = convergence(coordinates(target, z))
         passed = diagnostics["max_rhat"] < config.max_rhat and diagnostics["min_bulk_ess"] > config.min_ess
         if passed:

@@ -12,6 +12,7 @@ import pytest
 from posteriordb_oracles import ORACLES, kidiq, sigmoid
 from scipy import stats
 
+from vi_kit.targets._models._log_densities import predict
 from vi_kit.targets._posteriordb import posteriordb, posteriordb_names, posteriordb_reference
 from vi_kit.targets._reference import coordinate_labels
 
@@ -139,12 +140,15 @@ def test_float32_keeps_value_and_gradient(evaluated):
     assert np.abs(error).max() < 1e-3
 
 
+def test_predictors_are_computed_in_full_precision_on_every_device():
+    # On a GPU a float32 product may be rounded to ten bits; what is asked for is visible without one.
+    assert "HIGHEST" in str(jax.make_jaxpr(predict)(jnp.ones((3, 2)), jnp.ones(2)))
+
+
 @needs_folder
 def test_float32_bound_refuses_expanded_squares():
     data = json.loads((DIRECTORY / "kidiq-kidscore_interaction" / "data.json").read_text())
-    beta = np.array(
-        json.loads((DIRECTORY / "kidiq-kidscore_interaction" / "reference.json").read_text())["mean"]
-    )
+    beta = np.array(json.loads((DIRECTORY / "kidiq-kidscore_interaction" / "reference.json").read_text())["mean"])
     response, columns = kidiq(data)
     design, sigma = np.stack(columns, axis=1), beta[-1]
     exact = -0.5 * np.sum((response - design @ beta[:-1]) ** 2) / sigma**2
@@ -167,8 +171,6 @@ def test_reported_quantities_are_those_of_the_reference(evaluated):
         column = reference.draws[label]
         np.testing.assert_allclose(found[label], column[0], rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(column.mean(dtype=float), reference.mean[label], rtol=1e-5, atol=1e-7)
-        assert reference.quantiles[label] == pytest.approx(
-            np.quantile(column, [0.05, 0.5, 0.95]), rel=1e-4, abs=1e-5
-        )
+        assert reference.quantiles[label] == pytest.approx(np.quantile(column, [0.05, 0.5, 0.95]), rel=1e-4, abs=1e-5)
     assert reference.log_normalizer == evaluated.answers["computed_here"]["log_Z"]
     assert reference.log_normalizer_standard_error == evaluated.answers["computed_here"]["log_Z_se"]

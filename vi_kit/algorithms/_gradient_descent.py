@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
@@ -19,7 +20,7 @@ _DEFAULT_LEARNING_RATE = 1e-2
 
 def _optax_promotion() -> AbstractContextManager[None]:
     """Relax strict dtype promotion around optax, which raises floats to integer powers; users may have it on."""
-    return jax.numpy_dtype_promotion("standard")
+    return jax.numpy_dtype_promotion("standard")  # type: ignore[no-any-return]
 
 
 class GradientDescentState(NamedTuple):
@@ -64,7 +65,14 @@ class GradientDescent:
         if not ready and not callable(self.optimizer):
             raise TypeError(f"optimizer: expected an optax factory or transformation, got {self.optimizer!r}")
         if ready and self.learning_rate is not None:
-            raise ValueError("learning_rate: a ready optax transformation has its own; give the factory (optax.adam) instead")
+            raise ValueError(
+                "learning_rate: a ready optax transformation has its own; give the factory (optax.adam) instead"
+            )
+        rate = self.learning_rate
+        if rate is not None and not callable(rate):
+            dtype = getattr(rate, "dtype", None) or np.asarray(rate).dtype
+            if np.shape(rate) != () or not jnp.issubdtype(dtype, jnp.number):
+                raise TypeError(f"learning_rate: expected one number or an optax schedule, got {rate!r}")
         if not callable(self.objective):
             raise TypeError(f"objective: expected one of vi_kit.objectives, got {self.objective!r}")
 
@@ -97,15 +105,18 @@ class GradientDescent:
     def step(self, state: GradientDescentState, target: Target, key: KeyArray) -> tuple[GradientDescentState, StepInfo]:
         """Take one gradient step."""
 
-        def loss_at(params: Params) -> Array:
+        def loss_at(params: Params, key: KeyArray = key) -> Array:
             return self.objective(params, target, key, step=state.step)
+
+        def same_draws(params: Params) -> Array:  # a line search compares losses under common random numbers
+            return loss_at(params, jax.random.clone(key))  # type: ignore[no-untyped-call]
 
         loss, gradient = jax.value_and_grad(loss_at)(state.params)
         norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         with _optax_promotion():
             updates, optimizer_state = self._transformation(state.learning_rate).update(
-                gradient, state.optimizer_state, state.params, value=loss, grad=gradient, value_fn=loss_at
+                gradient, state.optimizer_state, state.params, value=loss, grad=gradient, value_fn=same_draws
             )
         moved = (optax.apply_updates(state.params, updates), optimizer_state)
         stayed = (state.params, state.optimizer_state)

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
@@ -53,11 +52,6 @@ def draw(
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_samples], *parts)  # type: ignore[no-any-return]
 
 
-@partial(jax.jit, static_argnums=())
-def _report_block(target: Target, z: Float[Array, "n dim"]) -> PyTree:
-    return jax.vmap(target.report)(z)
-
-
 def coordinates(tree: PyTree, labels: tuple[str, ...] | None = None) -> tuple[tuple[str, ...], np.ndarray]:
     """Flatten draws (leading axis n) to labels and an array (n, coordinates): `theta[0]`, `beta[0,1]`, `mu`."""
     names: list[str] = []
@@ -80,8 +74,3 @@ def element_labels(name: str, shape: tuple[int, ...]) -> list[str]:
 def summarize(x: PyTree, function: Any) -> PyTree:
     """Apply a reduction over the leading axis to every leaf, in float64."""
     return jax.tree.map(lambda leaf: function(np.asarray(leaf, np.float64)), x)
-
-
-def is_finite(values: Any) -> bool:
-    """Tell whether every number is finite."""
-    return bool(jnp.all(jnp.isfinite(jnp.asarray(values))))

@@ -16,6 +16,8 @@ from vi_kit._weights import effective_sample_size, khat_threshold, pareto_smooth
 from vi_kit.diagnostics._draws import Draws, coordinates, draw
 from vi_kit.diagnostics._verdict import Evidence, verdict
 
+_ROUNDING = 64
+
 
 @dataclass(frozen=True)
 class Coordinate:
@@ -76,7 +78,7 @@ class Report:
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers, strings and dicts, ready for JSON (what is not finite becomes None)."""
+        """Return plain numbers, strings and dicts, ready for JSON (what is not finite becomes "inf", "-inf" or "nan")."""
         return _plain(dataclasses.asdict(self))  # type: ignore[no-any-return]
 
     def __rich__(self) -> Any:
@@ -96,13 +98,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
-        return None
+        return str(value)
     return value
 
 
-def diagnose(
-    key: KeyArray, target: Target, family: Family, params: Params, *, num_samples: int = 4_096
-) -> Report:
+def diagnose(key: KeyArray, target: Target, family: Family, params: Params, *, num_samples: int = 4_096) -> Report:
     """Judge q = family.dist(params) against a target.
 
     Draws from q and evaluates the density once a draw: ELBO, importance weights p̃/q and their Pareto k̂, effective
@@ -151,6 +151,8 @@ def judge(target: Target, family: Family, draws: Draws, *, finite: bool = True, 
         return Report(target.dim, repr(family), num, None, None, threshold, None, None, None, reliable, reason, rows)
     log_weights = np.asarray(draws.log_p, np.float64) - np.asarray(draws.log_q, np.float64)
     centered = log_weights - np.nanmax(np.where(np.isfinite(log_weights), log_weights, -np.inf), initial=-np.inf)
+    if np.ptp(centered) < _ROUNDING * np.finfo(draws.log_p.dtype).eps * np.abs(draws.log_p).max():
+        centered = np.zeros_like(centered)  # equal but for rounding, whose tail says nothing
     smoothed = jax.device_get(pareto_smooth(jnp.asarray(np.where(np.isnan(log_weights), np.nan, centered))))
     ess = float(effective_sample_size(smoothed.log_weights))
     weights = np.exp(np.asarray(smoothed.log_weights, np.float64))
@@ -206,19 +208,19 @@ def mean_estimate(values: np.ndarray) -> Estimate:
     """Return the mean with its standard error, infinite where a value is not finite."""
     num = len(values)
     error = float(np.std(values, ddof=1) / math.sqrt(num)) if np.isfinite(values).all() else math.inf
-    return Estimate(float(np.mean(values)), error, float(num))  # type: ignore[arg-type]
+    return Estimate(float(np.mean(values)), error, float(num))
 
 
 def _log_mean_estimate(log_weights: np.ndarray) -> Estimate:
     finite = np.where(np.isfinite(log_weights), log_weights, -np.inf)
     largest = finite.max()
     if not np.isfinite(largest):
-        return Estimate(math.nan, math.inf, 0.0)  # type: ignore[arg-type]
+        return Estimate(math.nan, math.inf, 0.0)
     weights = np.exp(finite - largest)
     mean, num = weights.mean(), len(weights)
     effective = weights.sum() ** 2 / np.sum(weights**2)
     error = weights.std(ddof=1) / math.sqrt(num) / mean  # delta method
-    return Estimate(float(largest + math.log(mean)), float(error), float(effective))  # type: ignore[arg-type]
+    return Estimate(float(largest + math.log(mean)), float(error), float(effective))
 
 
 def _rows(
@@ -235,8 +237,8 @@ def _rows(
     sd_errors = np.sqrt(np.maximum(fourth - sds**4, 0.0) / num) / (2 * np.maximum(sds, np.finfo(float).tiny))
     rows = {}
     for i, label in enumerate(labels):
-        extra = () if corrected_means is None else (float(corrected_means[i]), float(corrected_sds[i]))  # type: ignore[index]
+        extra = () if corrected_means is None or corrected_sds is None else (corrected_means[i], corrected_sds[i])
         rows[label] = Coordinate(
-            float(means[i]), float(sds[i] / math.sqrt(num)), float(sds[i]), float(sd_errors[i]), *extra
+            float(means[i]), float(sds[i] / math.sqrt(num)), float(sds[i]), float(sd_errors[i]), *map(float, extra)
         )
     return rows

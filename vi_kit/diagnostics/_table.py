@@ -15,6 +15,7 @@ from rich.text import Text
 from vi_kit._types import Estimate
 
 _MOST_ROWS = 40
+_LARGEST_ERROR = 0.3  # in reference sds: what the verdict allows too
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -46,42 +47,100 @@ def as_text(renderable: Any, width: int = 110) -> str:
 
 
 def report_table(report: Any, reference: Any | None = None, most_rows: int | None = _MOST_ROWS) -> Group:
-    """Return the report as a group of tables; with a reference, its moments and the error beside q's."""
-    parts: list[Any] = [_coordinates(report.coordinates, reference, most_rows)]
+    """Return the report as a group of tables; with a reference, its moments and the error beside q's.
+
+    Args:
+        report: a `Report`.
+        reference: known answers, or None.
+        most_rows: rows of the table of coordinates; the rest is counted below it. None shows all.
+    """
     facts = Table(box=None, show_header=False, pad_edge=False)
-    facts.add_column(style="dim")
+    facts.add_column(style="dim", no_wrap=True)
     facts.add_column()
     for name, value in _facts(report, reference):
         facts.add_row(name, value)
-    verdict = Text(report.reason, style="bold green" if report.reliable else "bold red")
-    return Group(*parts, facts, verdict)
+    parts: list[Any] = [_coordinates(report.coordinates, reference, most_rows), facts, Text()]
+    parts.append(Text(report.reason, style="bold green" if report.reliable else "bold red"))
+    compared = against_reference(report, reference)
+    if compared is not None:
+        contradicted = report.reliable and not compared["agrees"]
+        parts.append(Text(compared["sentence"], style="bold red" if contradicted else ""))
+    return Group(*parts)
+
+
+def against_reference(report: Any, reference: Any | None) -> dict[str, Any] | None:
+    """Compare means and sds with a reference: the largest error in reference sds, where, and a sentence.
+
+    Returns:
+        None where there is no reference, or none of these coordinates is in it.
+    """
+    if reference is None:
+        return None
+    worst, where, what = -1.0, "", ""
+    for label, row in report.coordinates.items():
+        sd = reference.sd.get(label, 0.0)
+        if sd > 0:
+            errors = {"mean": abs(row.mean - reference.mean[label]) / sd, "sd": abs(row.sd / sd - 1.0)}
+            for name, error in errors.items():
+                if not error <= worst:  # NaN counts as worst
+                    worst, where, what = error, label, name
+    if worst == -1.0:
+        return None
+    agrees = worst <= _LARGEST_ERROR
+    found = f"the {what} of {where} is {worst:.2f} reference sd away"
+    if agrees:
+        sentence = f"The reference agrees: at most, {found}."
+    elif report.reliable:
+        sentence = f"But the reference says otherwise: {found}, so do not believe it after all."
+    else:
+        sentence = f"The reference says so too: {found}."
+    return {
+        "agrees": agrees,
+        "largest_error": worst,
+        "coordinate": where,
+        "moment": what,
+        "sentence": sentence,
+    }
+
+
+def reverse_kl(report: Any, reference: Any | None) -> tuple[Estimate | None, str]:
+    """Return KL(q‖p) = log Z − ELBO and how log Z is known: exactly, or from the reference."""
+    if report.reverse_kl is not None:
+        return report.reverse_kl, "log Z known exactly"
+    if report.elbo is None or reference is None or reference.log_normalizer is None:
+        return None, "log Z is not known"
+    error = math.hypot(float(report.elbo.standard_error), reference.log_normalizer_standard_error or 0.0)
+    gap = Estimate(reference.log_normalizer - report.elbo.value, error, report.elbo.num_effective)
+    return gap, f"log Z = {reference.log_normalizer:.3f} from the reference"
 
 
 def _coordinates(rows: Mapping[str, Any], reference: Any | None, most_rows: int | None) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold")
     for name in ("mean", "sd"):
-        table.add_column(name, justify="right")
-    if reference is None:
-        table.add_column("±", justify="right")
-        table.add_column("corrected mean", justify="right")
-        table.add_column("corrected sd", justify="right")
-    else:
-        for name in ("reference mean", "reference sd", "error / sd"):
-            table.add_column(name, justify="right")
-    shown = list(rows.items())
-    for label, row in shown[:most_rows]:
-        cells = [label, number(row.mean), number(row.sd)]
+        table.add_column(name, justify="right", no_wrap=True)
+    extra = (
+        ("±", "corrected\nmean", "corrected\nsd")
+        if reference is None
+        else ("reference\nmean", "reference\nsd", "error in\nref. sd")
+    )
+    for name in extra:
+        table.add_column(name, justify="right", no_wrap=True)
+    for label, row in list(rows.items())[:most_rows]:
+        cells: list[Any] = [label, number(row.mean), number(row.sd)]
         if reference is None:
             cells += [number(row.standard_error), number(row.corrected_mean), number(row.corrected_sd)]
         elif label in reference.mean:
             mean, sd = reference.mean[label], reference.sd[label]
-            cells += [number(mean), number(sd), f"{(row.mean - mean) / sd:+.2f}" if sd > 0 else ""]
+            error = (row.mean - mean) / sd if sd > 0 else None
+            far = error is not None and not abs(error) <= _LARGEST_ERROR
+            shown = "" if error is None else f"{error + 0.0:+.2f}".replace("-0.00", "0.00").replace("+0.00", "0.00")
+            cells += [number(mean), number(sd), Text(shown, style="red" if far else "")]
         else:
             cells += ["", "", ""]
         table.add_row(*cells)
-    if most_rows is not None and len(shown) > most_rows:
-        table.add_row(f"… {len(shown) - most_rows} more")
+    if most_rows is not None and len(rows) > most_rows:
+        table.add_row(f"… {len(rows) - most_rows} more")
     return table
 
 
@@ -89,22 +148,17 @@ def _facts(report: Any, reference: Any | None) -> list[tuple[str, str]]:
     facts = [("fit", f"{report.family}, {report.objective}" if report.objective else report.family)]
     if report.elbo is not None:
         facts.append(("ELBO", f"{estimate(report.elbo)} nats"))
-        if report.reverse_kl is not None:
-            facts.append(("KL(q‖p)", f"{estimate(report.reverse_kl)} nats"))
-        elif reference is not None and reference.log_normalizer is not None:
-            gap = Estimate(reference.log_normalizer - report.elbo.value, *report.elbo[1:])
-            facts.append(("KL(q‖p)", f"{estimate(gap)} nats, by the reference log Z = {reference.log_normalizer:.3f}"))
+        gap, how = reverse_kl(report, reference)
+        if gap is not None:
+            facts.append(("KL(q‖p)", f"{estimate(gap)} nats, {how}"))
         facts.append(("log Z", f"{estimate(report.log_normalizer)} by importance sampling"))
         facts.append(("Pareto k̂", f"{number(report.khat, 2)} (trusted below {report.khat_threshold:.2f})"))
-        facts.append(("effective draws", f"{report.ess:.0f} of {report.num_samples}"))
+        facts.append(("effective draws", f"{report.ess:,.0f} of {report.num_samples:,}"))
+    if reference is not None:
+        facts.append(("reference", reference.provenance.split("; ")[0].split(". ")[0].rstrip(".")))
     if report.steps:
         skipped = f", {report.nonfinite_steps} of them not finite and skipped" if report.nonfinite_steps else ""
-        facts.append(("steps", f"{report.steps}{skipped}; stopped: {report.stopped}"))
-        facts.append(
-            (
-                "cost",
-                f"{report.evaluations} evaluations, {report.seconds:.1f} s ({report.compile_seconds:.1f} s of it "
-                "compiling)",
-            )
-        )
+        facts.append(("steps", f"{report.steps:,}{skipped}; stopped: {report.stopped}"))
+        seconds = f"{report.seconds:.1f} s ({report.compile_seconds:.1f} s compiling)"
+        facts.append(("cost", f"{report.evaluations:,} evaluations, {seconds}"))
     return facts

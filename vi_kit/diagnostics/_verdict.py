@@ -9,7 +9,8 @@ import numpy as np
 
 _LEAST_ESS = 100.0
 _LARGEST_SHIFT = 0.3
-_LARGEST_SD_CHANGE = 0.3
+_LARGEST_SHIFT_NOISY = 0.15
+_NOISY_KHAT = 0.5  # beyond it the weights have no variance, and the change they show falls short of the true one
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ def verdict(evidence: Evidence) -> tuple[bool, str]:
         )
     if evidence.khat >= evidence.khat_threshold:
         return False, (
-            f"Do not believe it: Pareto k̂ = {evidence.khat:.2f} is not below {evidence.khat_threshold:.2f}, so q misses "
-            "mass of the target that importance weights cannot bring back; try a richer family or more steps."
+            f"Do not believe it: Pareto k̂ = {evidence.khat:.2f} is not below {evidence.khat_threshold:.2f}, so q "
+            "misses mass of the target that importance weights cannot bring back; try a richer family or more steps."
         )
     if evidence.ess < _LEAST_ESS:
         return False, (
@@ -53,15 +54,17 @@ def verdict(evidence: Evidence) -> tuple[bool, str]:
             "draws; try a richer family or more steps."
         )
     shift, label = _largest_shift(evidence)
-    if shift > _LARGEST_SHIFT:
+    limit = _LARGEST_SHIFT if evidence.khat < _NOISY_KHAT else _LARGEST_SHIFT_NOISY
+    if shift > limit:
         return False, (
-            f"Do not believe q itself: importance weights, which can be trusted here (k̂ = {evidence.khat:.2f}), move the "
-            f"mean or sd of {label} by {shift:.2f} sd; use posterior.resample for corrected draws."
+            f"Do not believe q itself: importance weights, with k̂ = {evidence.khat:.2f}, move the mean or sd of "
+            f"{label} by {shift:.2f} sd, more than {limit:.2f}; draws from posterior.resample, which corrects for it, are closer."
         )
-    where = f"{label} by {shift:.2f} sd at most" if shift >= 0.01 else "no mean or sd by more than 0.01 sd"
+    most = f" ({label} the most)" if shift >= 0.01 else ""
     return True, (
         f"Believe it: Pareto k̂ = {evidence.khat:.2f} is below {evidence.khat_threshold:.2f}, and the importance "
-        f"weights it vouches for move {where} (a mode that no draw of q reaches cannot be seen from here)."
+        f"weights it vouches for change no mean or sd by more than {max(shift, 0.01):.2f} sd{most}. A mode that no draw of q "
+        "reaches cannot be seen from here."
     )
 
 
@@ -90,6 +93,6 @@ def _against_given_draws(evidence: Evidence) -> tuple[bool, str]:
             f"Do not believe it: the mean or sd of {label} is {shift:.2f} sd away from that of the given draws."
         )
     return True, (
-        f"Believe its means and sds: they are within {max(shift, 0.01):.2f} sd of those of the given draws; there is no "
-        "density, so the shape of q between them was not judged."
+        f"Believe its means and sds: they are within {max(shift, 0.01):.2f} sd of those of the given draws; there "
+        "is no density, so the shape of q between them was not judged."
     )

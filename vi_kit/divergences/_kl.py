@@ -10,6 +10,7 @@ from jaxtyping import Array
 from vi_kit import kl
 from vi_kit._distributions import distrax
 from vi_kit._types import Scalar
+from vi_kit.kl._compensated import log_ratio
 
 
 def _gaussian(distribution: Any) -> tuple[Array, Array, bool] | None:
@@ -22,7 +23,7 @@ def _gaussian(distribution: Any) -> tuple[Array, Array, bool] | None:
         found = distribution.distribution.loc, distribution.distribution.scale, False
     else:
         return None
-    return found if found[0].ndim == 1 else None
+    return found if found[0].ndim == 1 and distribution.event_shape == found[0].shape else None
 
 
 def kl_divergence(p: Any, q: Any) -> Scalar:
@@ -56,7 +57,7 @@ def kl_divergence(p: Any, q: Any) -> Scalar:
             raise ValueError(f"q: expected events of shape {first[0].shape} as p has, got {second[0].shape}")
         return _gaussian_kl(first, second)
     if isinstance(p, distrax.Normal) and isinstance(q, distrax.Normal):
-        return kl.normal(p.loc, jnp.log(p.scale), q.loc, jnp.log(q.scale))
+        return _normal_kl(p.loc, p.scale, q.loc, q.scale)
     try:
         return p.kl_divergence(q)  # type: ignore[no-any-return]
     except (NotImplementedError, AttributeError) as error:
@@ -65,8 +66,13 @@ def kl_divergence(p: Any, q: Any) -> Scalar:
         ) from error
 
 
+def _normal_kl(p_mean: Array, p_scale: Array, q_mean: Array, q_scale: Array) -> Array:
+    # In units of q: the logarithms of nearly equal scales would lose the digits in which they differ.
+    return kl.normal((p_mean - q_mean) / q_scale, log_ratio(p_scale, q_scale))
+
+
 def _gaussian_kl(p: tuple[Array, Array, bool], q: tuple[Array, Array, bool]) -> Scalar:
     if not p[2] and not q[2]:
-        return jnp.sum(kl.normal(p[0], jnp.log(p[1]), q[0], jnp.log(q[1])))
+        return jnp.sum(_normal_kl(*p[:2], *q[:2]))
     factors = [scale if is_factor else jnp.diag(scale) for _, scale, is_factor in (p, q)]
     return kl.multivariate_normal(p[0], factors[0], q[0], factors[1])

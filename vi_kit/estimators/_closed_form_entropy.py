@@ -10,12 +10,13 @@ from vi_kit.estimators._pathwise import mean_over_draws
 def closed_form_entropy(
     integrand: Integrand, family: Family, params: Params, key: KeyArray, num_samples: int
 ) -> Scalar:
-    """Replace log q by its mean, the negative entropy, where the family knows it.
+    r"""Replace log q by its mean, the negative entropy, where the family knows it.
 
-    $$ E_q[\\log q - f] = -H(q) - E_q[f] $$
+    $$ E_q[\log q - f] = -H(q) - E_q[f] $$
 
-    Unbiased for objectives that are linear in log q (reverse KL). Less noise than `pathwise` far from p, more than
-    `sticking_the_landing` near it. One value-and-gradient of the target a draw.
+    Unbiased for objectives that are linear in log q (reverse KL). For location-scale families such as the Gaussians
+    the gradient is that of `pathwise`, draw by draw; its variance does not vanish at q = p, as that of
+    `sticking_the_landing` does. One value-and-gradient of the target a draw.
 
     Source: Kucukelbir et al., "Automatic Differentiation Variational Inference", 2017,
     https://arxiv.org/abs/1603.00788

@@ -35,9 +35,9 @@ def mean_over_draws(
 
 
 def pathwise(integrand: Integrand, family: Family, params: Params, key: KeyArray, num_samples: int) -> Scalar:
-    """Differentiate through the draws: z is a function of the parameters and of noise.
+    r"""Differentiate through the draws: z is a function of the parameters and of noise.
 
-    $$ \\nabla E_q[f] = E_\\epsilon[\\nabla f(z(params, \\epsilon))] $$
+    $$ \nabla E_q[f] = E_\epsilon[\nabla f(z(params, \epsilon))] $$
 
     The gradient is unbiased for families with `reparameterized` draws, others are refused. One value-and-gradient of
     the target a draw. At q = p its variance is not zero; `sticking_the_landing` has zero variance there.

@@ -12,9 +12,9 @@ from vi_kit.estimators._pathwise import mean_over_draws
 def sticking_the_landing(
     integrand: Integrand, family: Family, params: Params, key: KeyArray, num_samples: int
 ) -> Scalar:
-    """Pathwise gradient without the score term of log q, whose expectation is zero.
+    r"""Pathwise gradient without the score term of log q, whose expectation is zero.
 
-    $$ \\nabla \\approx \\nabla_{z}[\\log q_{\\bar\\theta}(z) - \\log p(z)] \\, \\partial z / \\partial \\theta $$
+    $$ \nabla \approx \nabla_{z}[\log q_{\bar\theta}(z) - \log p(z)] \, \partial z / \partial \theta $$
 
     Unbiased for objectives that are a mean of log q − f(z) over q (reverse KL). Its variance falls to zero as q nears
     p, which pathwise gradients do not do. One value-and-gradient of the target and one density of q a draw.

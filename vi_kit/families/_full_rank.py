@@ -30,9 +30,9 @@ class FullRankParams(NamedTuple):
 
 @configuration
 class FullRank:
-    """Gaussians with any covariance over unconstrained z.
+    r"""Gaussians with any covariance over unconstrained z.
 
-    $$ q(z) = N(z; m, L L^T), \\quad L = diag(e^s) (I + C), \\quad C \\text{ strictly lower triangular} $$
+    $$ q(z) = N(z; m, L L^T), \quad L = diag(e^s) (I + C), \quad C \text{ strictly lower triangular} $$
 
     Scales enter by their logarithm and couplings relative to them, so a step means the same in every unit.
 

@@ -23,7 +23,9 @@ def read_mean(mean: Array | None, dim: int) -> Event:
     array = jnp.asarray(mean)
     if array.shape != (dim,):
         raise ValueError(f"mean: expected shape ({dim},), got {array.shape}")
-    return array.astype(jnp.result_type(array.dtype, float)) if not jnp.issubdtype(array.dtype, jnp.floating) else array
+    if not isinstance(array, jax.core.Tracer) and not np.all(np.isfinite(np.asarray(array))):
+        raise ValueError(f"mean: must be finite, got {array}")
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
 
 
 def read_scale(scale: Array | None, like: Event, *, matrix: bool) -> Array:
@@ -35,7 +37,17 @@ def read_scale(scale: Array | None, like: Event, *, matrix: bool) -> Array:
     if array.shape != (dim,) and not (matrix and array.shape == (dim, dim)):
         allowed = f"(), ({dim},) or ({dim}, {dim})" if matrix else f"() or ({dim},)"
         raise ValueError(f"scale: expected shape {allowed}, got {array.shape}")
-    deviations = jnp.diagonal(array) if array.ndim == 2 else array
-    if not isinstance(deviations, jax.core.Tracer) and not np.all(np.asarray(deviations) > 0):
-        raise ValueError(f"scale: must be positive, got a smallest value of {float(jnp.min(deviations)):g}")
+    if isinstance(array, jax.core.Tracer):
+        return array
+    host = np.asarray(array)
+    deviations = np.diagonal(host) if host.ndim == 2 else host
+    if not np.all(np.isfinite(host)):
+        raise ValueError("scale: must be finite, got NaN or infinity")
+    if not np.all(deviations > 0):
+        raise ValueError(f"scale: must be positive, got a smallest value of {np.min(deviations):g}")
+    if host.ndim == 2 and np.any(np.triu(host, 1)):
+        raise ValueError(
+            "scale: expected a lower factor L of the covariance L Lᵀ, got a matrix with entries above its diagonal; "
+            "of a covariance take jnp.linalg.cholesky"
+        )
     return array

@@ -22,9 +22,9 @@ class MeanFieldParams(NamedTuple):
 
 @configuration
 class MeanField:
-    """Gaussians with independent coordinates over unconstrained z.
+    r"""Gaussians with independent coordinates over unconstrained z.
 
-    $$ q(z) = \\prod_i N(z_i; m_i, e^{2 s_i}) $$
+    $$ q(z) = \prod_i N(z_i; m_i, e^{2 s_i}) $$
 
     Scales enter by their logarithm, so a step changes them by a factor, whatever the unit of the coordinate.
 

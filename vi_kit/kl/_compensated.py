@@ -1,4 +1,4 @@
-"""The two functions that keep nearly equal distributions right in float32."""
+"""The functions that keep nearly equal distributions right in float32."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def expm1_minus(x: Float[Array, "..."]) -> Float[Array, "..."]:
+def log_ratio(p: Float[Array, ...], q: Float[Array, ...]) -> Float[Array, ...]:
+    """Return log(p / q) for positive p and q without cancellation where they are nearly equal."""
+    near = jnp.abs(p - q) < 0.5 * jnp.abs(q)
+    one = jnp.ones_like(p)
+    near_p, near_q = jnp.where(near, p, one), jnp.where(near, q, one)
+    far_p, far_q = jnp.where(near, one, p), jnp.where(near, one, q)
+    return jnp.where(near, jnp.log1p((near_p - near_q) / near_q), jnp.log(far_p) - jnp.log(far_q))
+
+
+def expm1_minus(x: Float[Array, ...]) -> Float[Array, ...]:
     """Return exp(x) − 1 − x ≥ 0 without cancellation.
 
     Near zero the difference of two nearly equal numbers would lose every digit; there its series is used.

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from vi_kit.kl._compensated import expm1_minus
+from vi_kit.kl._compensated import expm1_minus, log_ratio
 
 
 def _floats(*values: ArrayLike) -> list[Array]:
     """Bring inputs to one floating dtype, at least float32."""
     arrays = [jnp.asarray(value) for value in values]
     floating = [a.dtype for a in arrays if jnp.issubdtype(a.dtype, jnp.floating) and not a.weak_type]
-    dtype = jnp.result_type(*floating, jnp.float32) if floating else jnp.result_type(float)
+    with jax.numpy_dtype_promotion("standard"):  # half precision is brought up, where promotion is strict too
+        dtype = jnp.result_type(*floating, jnp.float32) if floating else jnp.result_type(float)
     return [a.astype(dtype) for a in arrays]
 
 
 def normal(
     p_mean: ArrayLike, p_log_scale: ArrayLike, q_mean: ArrayLike = 0.0, q_log_scale: ArrayLike = 0.0
-) -> Float[Array, "..."]:
+) -> Float[Array, ...]:
     r"""KL(p‖q) between normals, elementwise.
 
     $$ KL = \tfrac12 \left[ e^{2a} - 1 - 2a + (m_p - m_q)^2 e^{-2 s_q} \right], \quad a = s_p - s_q $$
@@ -41,7 +45,10 @@ def normal(
         0.5
     """
     p_mean, p_log_scale, q_mean, q_log_scale = _floats(p_mean, p_log_scale, q_mean, q_log_scale)
-    difference = (p_mean - q_mean) * jnp.exp(-q_log_scale)
+    difference = p_mean - q_mean
+    # Where q is so narrow that 1/scale overflows, equal means are still no distance apart: 0, not 0·∞.
+    overflows = -q_log_scale > math.log(float(np.finfo(q_log_scale.dtype).max))
+    difference *= jnp.exp(-jnp.where(overflows & (difference == 0), jnp.zeros_like(q_log_scale), q_log_scale))
     return 0.5 * (expm1_minus(2 * (p_log_scale - q_log_scale)) + difference * difference)
 
 
@@ -81,11 +88,13 @@ def multivariate_normal(
     for name, array in named.items():
         expected = (dim,) if name == "q_mean" else (dim, dim)
         if dim < 0 or array.shape != expected:
-            raise ValueError(f"{name}: expected shape {expected} beside p_mean of shape {p_mean.shape}, got {array.shape}")
+            raise ValueError(
+                f"{name}: expected shape {expected} beside p_mean of shape {p_mean.shape}, got {array.shape}"
+            )
     # M − I is solved for, not M: near equality its entries keep their digits.
     p_lower, q_lower = jnp.tril(p_scale_tril), jnp.tril(q_scale_tril)
     rest = jax.scipy.linalg.solve_triangular(q_lower, p_lower - q_lower, lower=True)
-    diagonal = jnp.diagonal(rest)
+    log_diagonal = log_ratio(jnp.diagonal(p_lower), jnp.diagonal(q_lower))
     shift = jax.scipy.linalg.solve_triangular(q_lower, p_mean - q_mean, lower=True)
-    off_diagonal = jnp.sum(jnp.square(rest - jnp.diag(diagonal)))
-    return 0.5 * (jnp.sum(expm1_minus(2 * jnp.log1p(diagonal))) + off_diagonal + jnp.sum(shift * shift))
+    off_diagonal = jnp.sum(jnp.square(jnp.tril(rest, -1)))
+    return 0.5 * (jnp.sum(expm1_minus(2 * log_diagonal)) + off_diagonal + jnp.sum(shift * shift))

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from vi_kit import _distributions as distributions
 from vi_kit._static import configuration, display, leaf
-from vi_kit._types import Family, KeyArray, Params, Scalar, Target
+from vi_kit._types import Family, KeyArray, Params, Scalar, Target, check_count
 
 Draws = tuple[Float[Array, "n dim"], Float[Array, " n"]]
 DrawsSource = Callable[[Family, Params, Target, KeyArray, int | None], Draws]
@@ -40,7 +40,12 @@ def self_normalized(family: Family, params: Params, target: Target, key: KeyArra
 
 
 def _weighted(target: Target, draws: PyTree, log_weights: Array | None, key: KeyArray, num: int | None) -> Draws:
-    z = jax.vmap(target.unconstrain)(draws)
+    leaves = [jnp.asarray(variable) for variable in target.layout.treedef.flatten_up_to(draws)]
+    lengths = {variable.shape[:1] for variable in leaves}
+    if len(lengths) != 1 or () in lengths:
+        shapes = [variable.shape for variable in leaves]
+        raise ValueError(f"draws: every variable needs the same leading axis of n draws, got shapes {shapes}")
+    z = jax.vmap(target.unconstrain)(target.layout.treedef.unflatten(leaves))
     weights = jnp.zeros(z.shape[:1], z.dtype) if log_weights is None else log_weights.astype(z.dtype)
     if weights.shape != z.shape[:1]:
         raise ValueError(f"log_weights: expected one a draw, shape {z.shape[:1]}, got {weights.shape}")
@@ -57,7 +62,7 @@ def _target_draws(family: Family, params: Params, target: Target, key: KeyArray,
 
 
 @configuration
-class given:  # noqa: N801 - used like the functions `exact` and `self_normalized`
+class given:
     """Draws of p from elsewhere, in the user's own space, weighted or not.
 
     Args:
@@ -68,9 +73,7 @@ class given:  # noqa: N801 - used like the functions `exact` and `self_normalize
     draws: PyTree = leaf()
     log_weights: Array | None = leaf(default=None)
 
-    def __call__(
-        self, family: Family, params: Params, target: Target, key: KeyArray, num_samples: int | None
-    ) -> Draws:
+    def __call__(self, family: Family, params: Params, target: Target, key: KeyArray, num_samples: int | None) -> Draws:
         """Return all draws with their weights, or `num_samples` of them resampled by weight."""
         del family, params
         return _weighted(target, self.draws, self.log_weights, key, num_samples)
@@ -104,8 +107,8 @@ class ForwardKL:
 
     def __post_init__(self) -> None:
         """Check the number of draws and the kinds of the arguments."""
-        if self.num_samples is not None and self.num_samples < 1:
-            raise ValueError(f"num_samples: expected at least 1, got {self.num_samples}")
+        if self.num_samples is not None:
+            check_count("num_samples", self.num_samples)
         if not isinstance(self.family, Family):
             raise TypeError(f"family: expected one of vi_kit.families, got {self.family!r}")
         if self.draws is not None and not callable(self.draws):
@@ -129,7 +132,7 @@ class ForwardKL:
     def describe(self, target: Target) -> str:
         """Say in words what is minimized, for reports."""
         source = self.source(target)
-        words = {exact: "exact draws", self_normalized: "self-normalized importance weights"}
+        words: dict[DrawsSource, str] = {exact: "exact draws", self_normalized: "self-normalized importance weights"}
         kind = "given draws" if source is _target_draws or isinstance(source, given) else words.get(source)
         return f"forward KL(p‖q), {kind or display(source)}"
 
@@ -137,7 +140,10 @@ class ForwardKL:
         """Return the cross-entropy −E_p[log q], in nats."""
         del step
         z, log_weights = jax.lax.stop_gradient(self.source(target)(self.family, params, target, key, self.num_samples))
-        log_q = jax.vmap(lambda event: distributions.log_prob(self.family.dist(params), event))(z)
+        if z.shape[1] != self.family.dim:
+            raise ValueError(f"family: its dim is {self.family.dim}, but the target's is {z.shape[1]}")
         weights = jax.nn.softmax(log_weights)
-        # A draw of zero weight may lie where q has no density: 0·(−inf) must not spoil the sum.
+        # A draw of zero weight may lie outside the support, where z is NaN: it must not spoil value or gradient.
+        z = jnp.where((weights > 0)[:, None], z, jnp.zeros_like(z))
+        log_q = jax.vmap(lambda event: distributions.log_prob(self.family.dist(params), event))(z)
         return -jnp.sum(jnp.where(weights > 0, weights * log_q, jnp.zeros_like(log_q)))

@@ -10,7 +10,7 @@ from jaxtyping import Array, Int
 
 from vi_kit._distributions import DiagonalNormal, distrax
 from vi_kit._static import configuration, display
-from vi_kit._types import Event, Family, GradientEstimator, KeyArray, Params, Scalar, Target
+from vi_kit._types import Event, Family, GradientEstimator, KeyArray, Params, Scalar, Target, check_count
 from vi_kit.divergences import kl_divergence
 from vi_kit.estimators import sticking_the_landing
 
@@ -18,7 +18,7 @@ KLTerm = Callable[[Any, Target, Event, Scalar], Scalar]
 
 
 def monte_carlo_kl(q: Any, target: Target, z: Event, log_q: Scalar) -> Scalar:
-    """Return log q(z) − log prior(z), whose mean over q is KL(q‖prior); the Jacobian alone where no prior is declared."""
+    """Return log q(z) − log prior(z), whose mean over q is KL(q‖prior); no prior declared is a flat one."""
     del q
     return log_q - target.log_prior(z)
 
@@ -82,10 +82,15 @@ class ReverseKL:
 
     def __post_init__(self) -> None:
         """Check the number of draws and the kinds of the arguments."""
-        if self.num_samples < 1:
-            raise ValueError(f"num_samples: expected at least 1, got {self.num_samples}")
+        check_count("num_samples", self.num_samples)
         if not isinstance(self.family, Family):
             raise TypeError(f"family: expected one of vi_kit.families, got {self.family!r}")
+        if not callable(self.estimator):
+            raise TypeError(f"estimator: expected one of vi_kit.estimators, got {self.estimator!r}")
+        if not callable(self.kl_term):
+            raise TypeError(
+                f"kl_term: expected vk.objectives.monte_carlo_kl or vk.objectives.closed_form_kl, got {self.kl_term!r}"
+            )
 
     def evaluations(self, target: Target) -> int:
         """Target evaluations a call costs."""

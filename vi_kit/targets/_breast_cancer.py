@@ -43,7 +43,7 @@ def breast_cancer() -> Target:
     Raises:
         ImportError: If scikit-learn is not installed.
     """
-    import distrax
+    from vi_kit._distributions import distrax
 
     datasets = import_for_data("sklearn.datasets", "scikit-learn", "breast_cancer")
     features, benign = datasets.load_breast_cancer(return_X_y=True)

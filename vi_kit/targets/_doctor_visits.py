@@ -42,7 +42,7 @@ def doctor_visits() -> Target:
     Raises:
         ImportError: If statsmodels is not installed.
     """
-    import distrax
+    from vi_kit._distributions import distrax
 
     dataset = import_for_data("statsmodels.datasets.randhie", "statsmodels", "doctor_visits")
     table = dataset.load_pandas().data

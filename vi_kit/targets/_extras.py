@@ -24,6 +24,5 @@ def import_for_data(module: str, package: str, target: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"the target {target} needs {package}, which comes with the extra `data`: "
-            "pip install 'vi_kit[data]'"
+            f"the target {target} needs {package}, which comes with the extra `data`: pip install 'vi_kit[data]'"
         ) from error

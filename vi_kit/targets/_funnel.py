@@ -45,6 +45,4 @@ def funnel() -> Target:
     Returns:
         The target over {"log_variance": (), "x": (9,)}; exact draws, log Z = 0.
     """
-    return make_target(
-        _log_density, {"log_variance": 0.0, "x": np.zeros(_NUM_X)}, sample=_sample, log_normalizer=0.0
-    )
+    return make_target(_log_density, {"log_variance": 0.0, "x": np.zeros(_NUM_X)}, sample=_sample, log_normalizer=0.0)

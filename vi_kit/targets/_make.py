@@ -70,7 +70,7 @@ def make_target(
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(example)]
     variable_names = tuple(_path_name(path) for path in paths)
     shapes = tuple(tuple(np.shape(leaf)) for leaf in leaves)
-    per_leaf = _spread_support(support, example, treedef, variable_names)
+    per_leaf = _spread_support(support, example)
     unconstrained = tuple(s.unconstrained_shape(shape) for s, shape in zip(per_leaf, shapes, strict=True))
     labels = tuple(names) if names is not None else None
     num_coordinates = sum(int(np.prod(shape)) for shape in shapes)
@@ -128,35 +128,54 @@ def _is_support(value: object) -> bool:
     return hasattr(value, "constrain") and hasattr(value, "log_jacobian")
 
 
-def _spread_support(support: PyTree, example: PyTree, treedef: Any, names: tuple[str, ...]) -> tuple[Support, ...]:
+def _spread_support(support: PyTree, example: PyTree) -> tuple[Support, ...]:
     """Give every leaf of `example` its support."""
-    found: list[Support] = []
+    _check_support(support, example, "")
+    # Looked up by path: a dict's leaves come sorted, an OrderedDict's as they were inserted.
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(example)]
+    return tuple(_support_at(path, support) for path in paths)
 
-    def visit(given: Any, here: Any, where: str) -> None:
-        place = where or "like"
+
+def _check_support(given: Any, here: Any, where: str) -> None:
+    place = where or "like"
+    if given is None or _is_support(given):
+        return
+    if isinstance(given, Mapping):
+        if not isinstance(here, Mapping):
+            raise ValueError(f"support: got a dict for {place}, which is not a dict in `like`")
+        for key in given:
+            if key not in here:
+                near = difflib.get_close_matches(str(key), [str(k) for k in here], n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; `like` has {', '.join(map(repr, here))}"
+                raise ValueError(f"support: {key!r} is not in `like`{hint}")
+            _check_support(given[key], here[key], f"{where}.{key}" if where else str(key))
+    elif isinstance(given, tuple | list) and isinstance(here, tuple | list) and len(given) == len(here):
+        for i, (g, h) in enumerate(zip(given, here, strict=True)):
+            _check_support(g, h, f"{where}.{i}" if where else str(i))
+    else:
+        raise ValueError(
+            f"support: expected one of vi_kit.support (such as vk.support.positive) for {place}, got {given!r}"
+        )
+
+
+def _support_at(path: tuple[Any, ...], given: Any) -> Support:
+    for entry in path:
         if given is None or _is_support(given):
-            found.extend([supports.real if given is None else given] * len(jax.tree.leaves(here)))
-        elif isinstance(given, Mapping):
-            if not isinstance(here, Mapping):
-                raise ValueError(f"support: got a dict for {place}, which is not a dict in `like`")
-            for key in given:
-                if key not in here:
-                    near = difflib.get_close_matches(str(key), [str(k) for k in here], n=1)
-                    hint = f"; did you mean {near[0]!r}?" if near else f"; `like` has {', '.join(map(repr, here))}"
-                    raise ValueError(f"support: {key!r} is not in `like`{hint}")
-            for key in sorted(here):
-                visit(given.get(key), here[key], f"{where}.{key}" if where else str(key))
-        elif isinstance(given, tuple | list) and isinstance(here, tuple | list) and len(given) == len(here):
-            for i, (g, h) in enumerate(zip(given, here, strict=True)):
-                visit(g, h, f"{where}.{i}" if where else str(i))
+            break
+        if isinstance(given, Mapping):
+            given = given.get(entry.key)
         else:
-            raise ValueError(
-                f"support: expected one of vi_kit.support (such as vk.support.positive) for {place}, got {given!r}"
-            )
+            given = getattr(given, entry.name) if hasattr(entry, "name") else given[entry.idx]
+    found: Support = supports.real if given is None else given
+    # Strong types: a bound given as a Python number and one given as an array are the same program.
+    strong: Support = jax.tree.map(_default_float, found)
+    return strong
 
-    visit(support, example, "")
-    assert len(found) == len(names), (treedef, names)
-    return tuple(found)
+
+def _default_float(value: ArrayLike) -> Array:
+    array = jnp.asarray(value)
+    dtype = array.dtype if jnp.issubdtype(array.dtype, jnp.floating) and not array.weak_type else jnp.result_type(float)
+    return jax.lax.convert_element_type(array, dtype)
 
 
 def _check_prior(prior: PyTree, treedef: Any, names: tuple[str, ...]) -> PyTree:
@@ -164,6 +183,9 @@ def _check_prior(prior: PyTree, treedef: Any, names: tuple[str, ...]) -> PyTree:
         missing = [name for name in names if name.split(".")[0] not in prior]
         if missing:
             raise ValueError(f"prior: no distribution was given for {', '.join(missing)}")
+        unknown = [key for key in prior if str(key) not in {name.split(".")[0] for name in names}]
+        if unknown:
+            raise ValueError(f"prior: {', '.join(map(repr, unknown))} is not in `like`, which has {', '.join(names)}")
     try:
         parts = treedef.flatten_up_to(prior)
     except (ValueError, TypeError) as error:
@@ -171,6 +193,9 @@ def _check_prior(prior: PyTree, treedef: Any, names: tuple[str, ...]) -> PyTree:
     for name, part in zip(names, parts, strict=True):
         if not hasattr(part, "log_prob"):
             raise TypeError(f"prior: expected a distribution for {name or 'x'}, got {type(part).__name__}")
+    from vi_kit._distributions import plain  # brings distrax, which a target without a prior does not need
+
+    prior = treedef.unflatten([plain(part) for part in parts])
     # Strong types: a prior built from Python floats and one built from arrays are the same program.
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, jnp.asarray(leaf).dtype), prior)
 
@@ -179,13 +204,17 @@ def _arrays(data: PyTree) -> PyTree:
     """Turn numbers and lists of numbers into arrays; leave keys and arrays as they are."""
 
     def is_number_list(value: object) -> bool:
-        return isinstance(value, list) and all(isinstance(v, int | float) or is_number_list(v) for v in value)
+        numbers = int | float | np.number | np.bool_
+        return isinstance(value, list) and all(isinstance(v, numbers) or is_number_list(v) for v in value)
 
     def convert(value: Any) -> Array:
         try:
-            array = jnp.asarray(value)
-        except (TypeError, ValueError) as error:
+            array = jnp.asarray(np.asarray(value) if isinstance(value, list) else value)
+        except (TypeError, ValueError, OverflowError) as error:
             raise TypeError(f"data: expected arrays or numbers, got {type(value).__name__} ({value!r})") from error
+        is_integer = isinstance(value, np.ndarray | np.generic | list) and jnp.issubdtype(array.dtype, jnp.integer)
+        if is_integer and not np.array_equal(np.asarray(value), np.asarray(array)):
+            raise ValueError(f"data: integers beyond the range of {array.dtype} were given; give them as floats")
         return jax.lax.convert_element_type(array, array.dtype)  # a Python number would be weakly typed
 
     return jax.tree.map(convert, data, is_leaf=is_number_list)

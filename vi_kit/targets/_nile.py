@@ -53,9 +53,7 @@ def _log_density(x: dict[str, Any], data: dict[str, Any]) -> Scalar:
         + _LOG_TWO
         + norm.logpdf(x["level_scale"], 0.0, _STEP_PRIOR_SCALE)
     )
-    return log_prior + _log_likelihood(
-        x["initial_level"], x["observation_scale"], x["level_scale"], data["flow"]
-    )
+    return log_prior + _log_likelihood(x["initial_level"], x["observation_scale"], x["level_scale"], data["flow"])
 
 
 def nile() -> Target:

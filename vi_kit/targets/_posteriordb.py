@@ -48,13 +48,7 @@ def posteriordb(name: str, directory: str | os.PathLike[str]) -> Target:
         ValueError: If vi_kit carries no such model, or the data do not fit it.
         FileNotFoundError: If the folder or the data are not there.
     """
-    files = open_directory(directory)
-    full = _resolve(name, files)
-    if not files.has(full):
-        raise FileNotFoundError(
-            f"directory: looked for posterior {full!r} in {os.fspath(directory)!r}, which does not hold it; "
-            f"{HOW_TO_GET_IT}."
-        )
+    full, files = _find(name, directory)
     return MODELS[full](RawData(full, files.data(full))).target()
 
 
@@ -73,6 +67,11 @@ def posteriordb_reference(name: str, directory: str | os.PathLike[str]) -> Refer
         ValueError: If vi_kit carries no such model.
         FileNotFoundError: If the folder or a file in it is not there.
     """
+    full, files = _find(name, directory)
+    return files.reference(full)
+
+
+def _find(name: str, directory: str | os.PathLike[str]) -> tuple[str, FlatFolder | Clone]:
     files = open_directory(directory)
     full = _resolve(name, files)
     if not files.has(full):
@@ -80,7 +79,7 @@ def posteriordb_reference(name: str, directory: str | os.PathLike[str]) -> Refer
             f"directory: looked for posterior {full!r} in {os.fspath(directory)!r}, which does not hold it; "
             f"{HOW_TO_GET_IT}."
         )
-    return files.reference(full)
+    return full, files
 
 
 def _resolve(name: str, files: FlatFolder | Clone) -> str:

@@ -35,15 +35,14 @@ class FlatFolder:
 
     def data(self, name: str) -> dict[str, Any]:
         """Read the data."""
-        path = self.root / name / "data.json"
-        return _load_json(path, f"the data of {name}")
+        return _load_object(self.root / name / "data.json", f"the data of {name}")
 
     def reference(self, name: str) -> Reference | None:
         """Read the reference answers, or None where there are none."""
         path = self.root / name / "reference.json"
         if not path.is_file():
             return None
-        answers = _load_json(path, f"the reference answers of {name}")
+        answers = _load_object(path, f"the reference answers of {name}")
         labels = [zero_based_label(quantity) for quantity in answers["quantities"]]
         levels = np.asarray(answers["quantiles_5_50_95"], dtype=np.float64).T
         computed = answers.get("computed_here", {})
@@ -86,15 +85,12 @@ class Clone:
 
     def _entry(self, name: str) -> dict[str, Any]:
         path = self.root / "posteriors" / f"{name}.json"
-        return _load_json(path, f"the posteriordb entry of {name}")
+        return _load_object(path, f"the posteriordb entry of {name}")
 
     def data(self, name: str) -> dict[str, Any]:
         """Read the data."""
         path = self.root / "data" / "data" / f"{self._entry(name)['data_name']}.json"
-        values = _load_zipped_json(path, f"the data of {name}")
-        if not isinstance(values, dict):
-            raise ValueError(f"directory: {path} should hold a JSON object, got {type(values).__name__}.")
-        return values
+        return _object(_load_zipped_json(path, f"the data of {name}"), path)
 
     def reference(self, name: str) -> Reference | None:
         """Summarize the reference draws, or None where posteriordb has none."""
@@ -132,25 +128,37 @@ def open_directory(directory: str | os.PathLike[str]) -> FlatFolder | Clone:
     return FlatFolder(root)
 
 
-def _load_json(path: Path, what: str) -> dict[str, Any]:
+def _load_json(path: Path, what: str) -> Any:
     if not path.is_file():
-        raise FileNotFoundError(
-            f"directory: looked for {what} in {path}, which is not there; {HOW_TO_GET_IT}."
-        )
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        raise FileNotFoundError(f"directory: looked for {what} in {path}, which is not there; {HOW_TO_GET_IT}.")
+    return _parse(path.read_text(encoding="utf-8"), path)
+
+
+def _load_object(path: Path, what: str) -> dict[str, Any]:
+    return _object(_load_json(path, what), path)
+
+
+def _object(values: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise ValueError(f"directory: {path} should hold a JSON object, got {type(values).__name__}.")
     return values
 
 
 def _load_zipped_json(path: Path, what: str) -> Any:
     zipped = path.with_name(path.name + ".zip")
-    if not zipped.is_file():
-        return _load_json(path, what) if path.is_file() else _missing(zipped, what)
+    if not zipped.is_file():  # unpacked, or not there
+        return _load_json(path if path.is_file() else zipped, what)
+    if not zipfile.is_zipfile(zipped):
+        raise ValueError(f"directory: {zipped} should be a zip archive, which it is not; {HOW_TO_GET_IT}.")
     with zipfile.ZipFile(zipped) as archive:
         members = [member for member in archive.namelist() if Path(member).name == path.name]
         if len(members) != 1:
             raise ValueError(f"directory: {zipped} should hold one {path.name}, got {archive.namelist()}.")
-        return json.loads(archive.read(members[0]))
+        return _parse(archive.read(members[0]), zipped)
 
 
-def _missing(path: Path, what: str) -> Any:
-    raise FileNotFoundError(f"directory: looked for {what} in {path}, which is not there; {HOW_TO_GET_IT}.")
+def _parse(text: str | bytes, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"directory: {path} should hold JSON, which it does not ({error}).") from None

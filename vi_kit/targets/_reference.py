@@ -143,9 +143,7 @@ def write_reference(
     np.savez_compressed(os.fspath(npz_path), labels=names, draws=columns)
 
 
-def read_reference(
-    json_path: str | os.PathLike[str], npz_path: str | os.PathLike[str] | None = None
-) -> Reference:
+def read_reference(json_path: str | os.PathLike[str], npz_path: str | os.PathLike[str] | None = None) -> Reference:
     """Read a reference that `write_reference` wrote.
 
     Args:

@@ -106,9 +106,7 @@ def sampling_target_reference(name: str, directory: str | os.PathLike[str]) -> R
     sd = {label: float(np.std(values, ddof=1, dtype=np.float64)) for label, values in draws.items()}
     # Constrained coordinates keep the draws' own moments: those of z say nothing of them.
     constrained = {
-        variable
-        for variable, where in zip(target.layout.names, target.supports, strict=True)
-        if where != support.real
+        variable for variable, where in zip(target.layout.names, target.supports, strict=True) if where != support.real
     }
     for label, z_mean, z_sd in zip(draws, answers["z_mean"], answers["z_sd"], strict=True):
         if label not in constrained:
@@ -123,9 +121,7 @@ def sampling_target_reference(name: str, directory: str | os.PathLike[str]) -> R
         log_normalizer=float(answers["log_Z"]),
         log_normalizer_standard_error=float(answers["log_Z_se"]),
         draws=draws,
-        provenance=_PROVENANCE.get(
-            name, "10,000 draws of NUTS, log Z by bridge sampling; quantiles from 2,000 draws"
-        ),
+        provenance=_PROVENANCE.get(name, "10,000 draws of NUTS, log Z by bridge sampling; quantiles from 2,000 draws"),
     )
 
 

@@ -72,9 +72,7 @@ def seeds() -> Target:
         "planted": np.array(_PLANTED, float),
         "design": np.stack([np.ones(21), seed_type, root_extract, seed_type * root_extract], axis=1),
         # From integers: the log-gammas in float32 would cost four digits.
-        "log_choose": np.array(
-            [math.log(math.comb(n, r)) for n, r in zip(_PLANTED, _GERMINATED, strict=True)]
-        ),
+        "log_choose": np.array([math.log(math.comb(n, r)) for n, r in zip(_PLANTED, _GERMINATED, strict=True)]),
     }
     return make_target(
         _log_density,

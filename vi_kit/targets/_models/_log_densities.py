@@ -15,9 +15,7 @@ Vector = Float[Array, " n"]
 Values = Float[Array, "..."]
 
 
-def predict(
-    design: Float[Array, "rows columns"], coefficients: Float[Array, " columns"]
-) -> Float[Array, " rows"]:
+def predict(design: Float[Array, "rows columns"], coefficients: Float[Array, " columns"]) -> Float[Array, " rows"]:
     """Linear predictor, in full precision.
 
     On a GPU a float32 product is otherwise rounded to ten bits, which raw-scale predictors do not survive.

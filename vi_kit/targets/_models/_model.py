@@ -75,9 +75,7 @@ class RawData:
         try:
             array = np.asarray(self.values[key], dtype=np.float64)
         except (TypeError, ValueError):
-            raise ValueError(
-                f"data: {self.name} needs numbers in {key!r}, got {self.values[key]!r:.80}."
-            ) from None
+            raise ValueError(f"data: {self.name} needs numbers in {key!r}, got {self.values[key]!r:.80}.") from None
         if array.ndim != ndim:
             raise ValueError(f"data: {self.name} needs {key!r} with {ndim} axes, got shape {array.shape}.")
         if not np.all(np.isfinite(array)):

@@ -79,9 +79,7 @@ def sblrc_blr(raw: RawData) -> Model:
     (response,) = raw.columns("y")
     design = raw.array("X", 2)
     if design.shape[0] != response.size:
-        raise ValueError(
-            f"data: {raw.name} needs one row of 'X' per 'y', got {design.shape[0]} and {response.size}."
-        )
+        raise ValueError(f"data: {raw.name} needs one row of 'X' per 'y', got {design.shape[0]} and {response.size}.")
     return _design_model(response, design, _sblrc_prior)
 
 

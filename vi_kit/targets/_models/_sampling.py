@@ -50,13 +50,9 @@ def _logistic(x: Variables, data: Variables) -> Scalar:
 def _logistic_model(raw: RawData, log_prior: Callable[..., Scalar] | None, *, center: bool) -> Model:
     columns, outcome = raw.array("X", 2), raw.array("y")
     if columns.shape[0] != outcome.size:
-        raise ValueError(
-            f"data: {raw.name} needs one row of 'X' per 'y', got {columns.shape[0]} and {outcome.size}."
-        )
+        raise ValueError(f"data: {raw.name} needs one row of 'X' per 'y', got {columns.shape[0]} and {outcome.size}.")
     if not np.all((outcome == 0) | (outcome == 1)):
-        raise ValueError(
-            f"data: {raw.name} needs 'y' of zeros and ones, got {np.unique(outcome)[:5].tolist()}."
-        )
+        raise ValueError(f"data: {raw.name} needs 'y' of zeros and ones, got {np.unique(outcome)[:5].tolist()}.")
     scale = columns.std(axis=0)
     scaled = (columns - columns.mean(axis=0) * center) / np.where(scale > 0, scale, 1.0)
     design = np.concatenate([np.ones((outcome.size, 1)), scaled], axis=1)
@@ -100,7 +96,7 @@ def _germination_prior(x: Variables) -> Scalar:
     coefficients = normal(jnp.stack([x["a0"], x["a1"], x["a12"], x["a2"]]), 10.0)
     # b ~ normal(0, 1 / sqrt tau), written without dividing by a tau that may be tiny.
     effects = normal(x["b"] * jnp.sqrt(x["tau"]), 1.0) + 0.5 * x["b"].size * jnp.log(x["tau"])
-    return coefficients + effects + gamma(x["tau"], 0.01, 0.01)
+    return jnp.add(coefficients + gamma(x["tau"], 0.01, 0.01), effects)
 
 
 def _seeds(raw: RawData) -> Model:
@@ -127,8 +123,8 @@ def _brownian_observations(x: Variables, data: Variables) -> Scalar:
     """Log likelihood of y[t] ~ normal(x[t], observation_scale) where observed."""
     scale = x["observation_scale"]
     squares = jnp.square((data["y"] - x["x"]) / scale) * data["observed"]
-    constant: Scalar = jnp.sum(data["observed"]) * (jnp.log(scale) + 0.5 * LOG_2PI)
-    return -0.5 * jnp.sum(squares) - constant
+    constant = jnp.sum(data["observed"]) * (jnp.log(scale) + 0.5 * LOG_2PI)
+    return jnp.subtract(-0.5 * jnp.sum(squares), constant)
 
 
 def _brownian_prior(x: Variables) -> Scalar:
@@ -141,9 +137,7 @@ def _brownian_prior(x: Variables) -> Scalar:
 def _brownian(raw: RawData) -> Model:
     values = raw.values.get("observed_locs")
     if not isinstance(values, list):
-        raise ValueError(
-            f"data: {raw.name} needs the list 'observed_locs', got the keys {sorted(raw.values)}."
-        )
+        raise ValueError(f"data: {raw.name} needs the list 'observed_locs', got the keys {sorted(raw.values)}.")
     observed = np.array([value is not None for value in values])
     places = RawData(raw.name, {"observed_locs": [value if value is not None else 0.0 for value in values]})
     return Model(

@@ -1,0 +1,150 @@
+"""The report against exact answers, and its verdicts."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.scipy.stats import norm
+
+import vi_kit as vk
+from vi_kit.diagnostics._draws import coordinates
+from vi_kit.diagnostics._verdict import Evidence, verdict
+
+
+def gaussian_target(mean=1.0, scale=2.0, **extra):
+    return vk.make_target(lambda x: jnp.sum(norm.logpdf(x, mean, scale)), 2, **extra)
+
+
+def report_of(key, target, mean=1.0, scale=2.0, num_samples=4_096):
+    family = vk.families.MeanField(2)
+    params = family.init(key, mean=jnp.full(2, mean), scale=scale)
+    return vk.diagnose(key, target, family, params, num_samples=num_samples)
+
+
+def test_exact_fit(key):
+    report = report_of(key, gaussian_target(log_normalizer=0.0))
+    assert report.reliable
+    assert abs(float(report.elbo.value)) < 1e-5
+    assert abs(float(report.reverse_kl.value)) < 1e-5
+    assert report.ess == pytest.approx(report.num_samples, rel=1e-3)
+    for row in report.coordinates.values():
+        assert abs(row.mean - 1.0) < 5.3 * row.standard_error
+        assert abs(row.sd - 2.0) < 5.3 * row.sd_standard_error
+        assert row.standard_error == pytest.approx(2.0 / np.sqrt(report.num_samples), rel=0.05)
+        assert row.sd_standard_error == pytest.approx(2.0 / np.sqrt(2 * report.num_samples), rel=0.1)
+
+
+def test_elbo_and_log_normalizer_of_a_known_gap(key):
+    # q = N(1, 1.6²) twice against p = N(1, 2²) twice: KL(q‖p) in closed form, log Z = 0.
+    report = report_of(key, gaussian_target(log_normalizer=0.0), scale=1.6)
+    ratio = (1.6 / 2.0) ** 2
+    exact = 2 * 0.5 * (ratio - 1 - np.log(ratio))
+    assert abs(float(report.reverse_kl.value) - exact) < 4.9 * float(report.elbo.standard_error)
+    assert float(report.elbo.standard_error) < 0.2 * exact  # the test could see a wrong formula
+    assert abs(float(report.log_normalizer.value)) < 4.9 * float(report.log_normalizer.standard_error)
+    assert report.khat == pytest.approx(1 - ratio, abs=0.25)  # theory: k = 1 − σ_q²/σ_p²
+
+
+def test_weights_correct_the_moments(key):
+    report = report_of(key, gaussian_target(), mean=1.5, scale=2.0, num_samples=20_000)
+    for row in report.coordinates.values():
+        assert abs(row.mean - 1.5) < 0.08
+        assert abs(row.corrected_mean - 1.0) < 0.08
+        assert abs(row.corrected_sd - 2.0) < 0.08
+
+
+def test_a_narrow_q_is_not_believed(key):
+    report = report_of(key, gaussian_target(), scale=0.4)
+    assert not report.reliable
+    assert "Do not believe" in report.reason
+
+
+def test_a_shifted_q_is_sent_to_resample(key):
+    report = report_of(key, gaussian_target(), mean=2.0, scale=2.0)
+    assert not report.reliable
+    assert "resample" in report.reason
+
+
+def test_outside_the_support_is_not_believed(key):
+    target = vk.make_target(lambda x: jnp.where(jnp.all(x < 1.5), jnp.sum(norm.logpdf(x)), -jnp.inf), 2)
+    report = report_of(key, target, mean=0.0, scale=1.0)
+    assert not report.reliable
+    assert "not finite at" in report.reason
+
+
+def test_prints_and_serializes(key):
+    report = report_of(key, gaussian_target())
+    text = str(report)
+    for part in ("x[0]", "ELBO", "Pareto k̂", "effective draws", report.reason[:30]):
+        assert part in text
+    stored = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert stored["elbo"]["standard_error"] == float(report.elbo.standard_error)
+    assert stored["reliable"] is True
+
+
+def test_bad_input(key):
+    family = vk.families.MeanField(2)
+    with pytest.raises(TypeError, match=r"key: expected a typed key"):
+        vk.diagnose(jax.random.PRNGKey(0), gaussian_target(), family, family.init(key))
+    with pytest.raises(ValueError, match="num_samples: expected at least 100"):
+        vk.diagnose(key, gaussian_target(), family, family.init(key), num_samples=10)
+
+
+def test_block_size_does_not_change_the_number_of_draws(key):
+    report = report_of(key, gaussian_target(), num_samples=300)
+    assert report.num_samples == 300
+
+
+def evidence(**changes):
+    base = {
+        "khat_threshold": 0.7,
+        "finite": True,
+        "khat": 0.2,
+        "ess": 3_000.0,
+        "num_samples": 4_000,
+        "labels": ("mu", "tau"),
+        "means": np.zeros(2),
+        "sds": np.ones(2),
+        "corrected_means": np.zeros(2),
+        "corrected_sds": np.ones(2),
+    }
+    return Evidence(**{**base, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "reliable", "words"),
+    [
+        ({}, True, "Believe it"),
+        ({"finite": False}, False, "not finite"),
+        ({"khat": 0.7}, False, "Pareto k̂ = 0.70"),
+        ({"khat": np.inf}, False, "Pareto k̂"),
+        ({"ess": 50.0}, False, "worth only 50 of 4000"),
+        ({"nonfinite_draws": 3}, False, "3 of 4000 draws"),
+        ({"corrected_means": np.array([0.0, 0.31])}, False, "tau by 0.31"),
+        ({"corrected_sds": np.array([1.5, 1.0])}, False, "mu by 0.33"),
+        ({"khat": 0.6, "corrected_means": np.array([0.0, 0.2])}, False, "tau by 0.20"),
+        ({"khat": 0.3, "corrected_means": np.array([0.0, 0.2])}, True, "tau the most"),
+    ],
+)
+def test_verdict(changes, reliable, words):
+    found, reason = verdict(evidence(**changes))
+    assert found is reliable
+    assert words in reason
+
+
+def test_verdict_without_density():
+    near = evidence(khat=None, ess=None, given=(np.zeros(2), np.ones(2)))
+    far = evidence(khat=None, ess=None, given=(np.array([1.0, 0.0]), np.ones(2)))
+    assert verdict(near)[0]
+    assert not verdict(far)[0]
+    assert not verdict(evidence(khat=None, ess=None))[0]
+
+
+def test_coordinates():
+    tree = {"mu": np.arange(3.0), "beta": np.arange(12.0).reshape(3, 2, 2)}
+    labels, values = coordinates(tree)
+    assert labels == ("beta[0,0]", "beta[0,1]", "beta[1,0]", "beta[1,1]", "mu")
+    np.testing.assert_array_equal(values[1], [4, 5, 6, 7, 1])
+    assert coordinates(np.zeros((3, 2)), ("a", "b"))[0] == ("a", "b")

@@ -1,0 +1,26 @@
+"""Every experiment runs in its smoke mode, and keeps what it is for."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDERS = sorted(path.parent for path in (Path(__file__).parent.parent / "experiments").glob("*/run.py"))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_smoke(folder, monkeypatch):
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if "__pycache__" not in path.parts}
+    monkeypatch.setattr(sys, "argv", ["run.py", "--smoke"])
+    monkeypatch.syspath_prepend(str(folder))
+    runpy.run_path(str(folder / "run.py"), run_name="__main__")
+    after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if "__pycache__" not in path.parts}
+    assert after == before  # a smoke run leaves no results behind
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_has_a_question_and_results(folder):
+    assert (folder / "README.md").read_text().startswith("# ")
+    assert json.loads((folder / "results.json").read_text())
