@@ -234,8 +234,8 @@ def test_bad_arguments(key):
         vk.fit(key, lambda x: 0.0)
     with pytest.raises(TypeError, match="algorithm: expected"):
         vk.fit(key, make(), optax.adam(1e-2))
+    algorithm = vk.algorithms.GradientDescent(vk.objectives.ReverseKL(vk.families.MeanField(2)), optax.adam)
     with pytest.raises(ValueError, match="its family has dim 2, the target has 3"):
-        algorithm = vk.algorithms.GradientDescent(vk.objectives.ReverseKL(vk.families.MeanField(2)), optax.adam)
         vk.fit(key, make(), algorithm)
 
 

@@ -15,6 +15,7 @@ HEAVY = ("distrax", "tensorflow_probability", "optax", "matplotlib", "rich", "ty
 # Each layer may import from those above it, never from those below.
 LAYERS = [
     {"_static"},
+    {"_target"},
     {"_types"},
     {"_weights", "_distributions", "support"},
     {"kl"},

@@ -68,6 +68,14 @@ def test_edges():
         pareto_smooth(jnp.zeros(24))
 
 
+@pytest.mark.parametrize("spread", [10.0, 100.0, 1_000.0, 1e5])
+def test_collapsed_weights_have_no_small_khat(key, spread):
+    # Log weights spread over hundreds of nats: one draw carries all; smoothing must not make them look alike.
+    smoothed = pareto_smooth(spread * jax.random.normal(key, (20_000,)))
+    assert float(smoothed.khat) > 1.0
+    assert float(effective_sample_size(smoothed.log_weights)) < 100
+
+
 def test_threshold():
     assert khat_threshold(10_000) == pytest.approx(0.7)
     assert khat_threshold(1_000) == pytest.approx(1 - 1 / 3)

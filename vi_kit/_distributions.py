@@ -83,6 +83,6 @@ def sample(distribution: Any, key: KeyArray) -> Event:
     return distribution.sample(seed=key)  # type: ignore[no-any-return]
 
 
-def log_prob(distribution: Any, value: Float[Array, ...]) -> Scalar:
+def log_prob(distribution: Any, value: Float[Array, "..."]) -> Scalar:
     """Log density of one event, in nats."""
     return distribution.log_prob(value)  # type: ignore[no-any-return]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import jax
@@ -16,6 +14,7 @@ import numpy as np
 import optax
 
 from vi_kit._check import check_static, explain_nonfinite
+from vi_kit._environment import device, versions
 from vi_kit._optimize import CAPACITY, LoopState, advance, begin
 from vi_kit._posterior import History, Posterior, make_posterior
 from vi_kit._progress import Progress, ProgressBar
@@ -281,8 +280,8 @@ class _Run:
             nonfinite_steps=int((~finite).sum()),
             evaluations=self.evaluations,
             compile_seconds=self.compile_seconds,
-            device=_device(),
-            versions=_versions(),
+            device=device(),
+            versions=versions(),
         )
         history = History(
             loss=np.concatenate(self.losses) if self.losses else np.zeros(0),
@@ -298,18 +297,3 @@ class _Run:
         seconds = self.step_seconds / per_step if per_step else 0.0
         affordable = 0.2 * self.max_seconds / seconds if seconds > 0 else math.inf
         return int(max(100, min(_NUM_DRAWS, affordable)))
-
-
-def _device() -> str:
-    device = jax.devices()[0]
-    return f"{device.platform}: {device.device_kind}"
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("vi_kit", "jax", "jaxlib", "optax", "distrax", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found

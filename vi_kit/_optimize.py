@@ -30,7 +30,7 @@ def _init(algorithm: Algorithm, params: Params, target: Target, key: KeyArray) -
 def _check_params(algorithm: Algorithm, params: Params, key: KeyArray) -> None:
     """Refuse parameters of another family or dimension, which could spread silently; costs nothing once compiled."""
     expected = jax.eval_shape(algorithm.family.init, key)
-    same_structure = jax.tree.structure(params) == jax.tree.structure(expected)
+    same_structure = jax.tree.structure(params) == jax.tree.structure(expected)  # type: ignore[operator]
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
     if not same_structure or shapes != [leaf.shape for leaf in jax.tree.leaves(expected)]:
         raise ValueError(

@@ -53,7 +53,8 @@ def pareto_smooth(log_weights: Float[Array, " n"]) -> SmoothedWeights:
         log_weights: log importance weights, up to a constant; −inf counts as zero, NaN makes k̂ infinite.
 
     Returns:
-        Normalized smoothed log weights and k̂ (−inf when all weights of the tail are equal).
+        Normalized smoothed log weights and k̂: −inf when all weights of the tail are equal, infinite (and nothing
+        smoothed) when the tail spans more than e⁸⁰ or reaches zero weights.
 
     Source: Vehtari, Simpson, Gelman, Yao and Gabry, "Pareto Smoothed Importance Sampling", 2024,
     https://arxiv.org/abs/1507.02646; the fit is Zhang and Stephens, "A New and Efficient Estimation Method for the
@@ -78,9 +79,11 @@ def pareto_smooth(log_weights: Float[Array, " n"]) -> SmoothedWeights:
     quantiles = jnp.where(jnp.abs(khat) < 1e-6, -scale * log_survival, scale * jnp.expm1(-safe * log_survival) / safe)
     # No smoothed weight may exceed the largest raw one.
     smoothed = jnp.minimum(base + jnp.log1p(quantiles + offset), jnp.zeros((), shifted.dtype))
-    usable = jnp.isfinite(khat)
+    usable = jnp.isfinite(khat) & (cutoff > _FLOOR)
     tail = jnp.where(usable, smoothed, ascending[num - size :])
     replaced = shifted.at[order].set(jnp.concatenate([ascending[: num - size], tail]))
+    # A tail that spans e⁸⁰ hangs on a few draws: no shape can be fitted, and none would help.
+    khat = jnp.where(cutoff > _FLOOR, khat, jnp.inf)
     bad = jnp.any(jnp.isnan(log_weights) | (log_weights == jnp.inf)) | ~jnp.any(jnp.isfinite(log_weights))
     return SmoothedWeights(jax.nn.log_softmax(replaced), jnp.where(bad, jnp.inf, khat))
 

@@ -118,6 +118,8 @@ class GradientDescent:
             updates, optimizer_state = self._transformation(state.learning_rate).update(
                 gradient, state.optimizer_state, state.params, value=loss, grad=gradient, value_fn=same_draws
             )
+        # An update may overflow where the gradient did not.
+        finite &= jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(updates)]))
         moved = (optax.apply_updates(state.params, updates), optimizer_state)
         stayed = (state.params, state.optimizer_state)
         params, optimizer_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, stayed)

@@ -78,7 +78,7 @@ class Report:
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers, strings and dicts, ready for JSON (what is not finite becomes "inf", "-inf" or "nan")."""
+        """Return plain numbers, strings and dicts, ready for JSON; what is not finite is "inf", "-inf" or "nan"."""
         return _plain(dataclasses.asdict(self))  # type: ignore[no-any-return]
 
     def __rich__(self) -> Any:

@@ -58,13 +58,14 @@ def verdict(evidence: Evidence) -> tuple[bool, str]:
     if shift > limit:
         return False, (
             f"Do not believe q itself: importance weights, with k̂ = {evidence.khat:.2f}, move the mean or sd of "
-            f"{label} by {shift:.2f} sd, more than {limit:.2f}; draws from posterior.resample, which corrects for it, are closer."
+            f"{label} by {shift:.2f} sd, more than {limit:.2f}; draws from posterior.resample, which corrects for it, "
+            "are closer."
         )
     most = f" ({label} the most)" if shift >= 0.01 else ""
     return True, (
         f"Believe it: Pareto k̂ = {evidence.khat:.2f} is below {evidence.khat_threshold:.2f}, and the importance "
-        f"weights it vouches for change no mean or sd by more than {max(shift, 0.01):.2f} sd{most}. A mode that no draw of q "
-        "reaches cannot be seen from here."
+        f"weights it vouches for change no mean or sd by more than {max(shift, 0.01):.2f} sd{most}; a mode that no "
+        "draw of q reaches cannot be seen from here."
     )
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def log_ratio(p: Float[Array, ...], q: Float[Array, ...]) -> Float[Array, ...]:
+def log_ratio(p: Float[Array, "..."], q: Float[Array, "..."]) -> Float[Array, "..."]:
     """Return log(p / q) for positive p and q without cancellation where they are nearly equal."""
     near = jnp.abs(p - q) < 0.5 * jnp.abs(q)
     one = jnp.ones_like(p)
@@ -15,7 +15,7 @@ def log_ratio(p: Float[Array, ...], q: Float[Array, ...]) -> Float[Array, ...]:
     return jnp.where(near, jnp.log1p((near_p - near_q) / near_q), jnp.log(far_p) - jnp.log(far_q))
 
 
-def expm1_minus(x: Float[Array, ...]) -> Float[Array, ...]:
+def expm1_minus(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Return exp(x) − 1 − x ≥ 0 without cancellation.
 
     Near zero the difference of two nearly equal numbers would lose every digit; there its series is used.

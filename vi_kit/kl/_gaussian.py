@@ -23,7 +23,7 @@ def _floats(*values: ArrayLike) -> list[Array]:
 
 def normal(
     p_mean: ArrayLike, p_log_scale: ArrayLike, q_mean: ArrayLike = 0.0, q_log_scale: ArrayLike = 0.0
-) -> Float[Array, ...]:
+) -> Float[Array, "..."]:
     r"""KL(p‖q) between normals, elementwise.
 
     $$ KL = \tfrac12 \left[ e^{2a} - 1 - 2a + (m_p - m_q)^2 e^{-2 s_q} \right], \quad a = s_p - s_q $$
