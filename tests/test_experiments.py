@@ -14,7 +14,9 @@ FOLDERS = sorted(path.parent for path in (Path(__file__).parent.parent / "experi
 def test_smoke(folder):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if "__pycache__" not in path.parts}
     # Its own process: an experiment may choose double precision or another default for itself.
-    done = subprocess.run([sys.executable, "run.py", "--smoke"], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "run.py", "--smoke"], cwd=folder, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-2_000:]
     after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if "__pycache__" not in path.parts}
     assert after == before  # a smoke run leaves no results behind

@@ -175,7 +175,11 @@ def test_warm_start(posterior):
         ({"a": 0.0}, TypeError, "start: expected a Posterior"),
         ("nonsense", TypeError, "start: expected a Posterior"),
         (vk.families.MeanField(2).init(jax.random.key(0)), ValueError, "start: expected parameters of"),
-        (vk.families.MeanFieldParams(jnp.full(3, jnp.nan), jnp.zeros(3)), ValueError, "start: the parameters hold"),
+        (
+            vk.families.MeanFieldParams(mean=jnp.full(3, jnp.nan), log_scale=jnp.zeros(3)),
+            ValueError,
+            "start: the parameters hold",
+        ),
     ],
 )
 def test_bad_start(start, error, words):

@@ -32,7 +32,8 @@ _DEFAULT_LEARNING_RATE = 0.05
 _LARGEST_FULL_RANK = 100
 _CHUNK_SECONDS = 0.1
 _LEAST_CHUNKS = 12
-_ELBO_SHARE = 0.03
+_ELBO_SHARE = 0.02
+_LEAST_ELBOS = 4
 _MOST_NONFINITE = 100
 _NUM_DRAWS = 4_096
 
@@ -141,6 +142,7 @@ class _Run:
         self.elbo_seconds = 0.0
         self.compile_seconds = 0.0
         self.step_seconds = 0.0
+        self.block = 0
         self.best: tuple[Estimate, Params] | None = None
         self.params: Params = None
 
@@ -211,7 +213,7 @@ class _Run:
 
     def _look(self, key: KeyArray, bar: ProgressBar) -> None:
         """Between chunks: estimate the ELBO where its cost is small, show it, call back."""
-        due = len(self.elbos) < _LEAST_CHUNKS or self.elbo_seconds < _ELBO_SHARE * self.seconds()
+        due = len(self.elbos) < _LEAST_ELBOS or self.elbo_seconds < _ELBO_SHARE * self.seconds()
         if self.target.has_density and self.done > 1 and (due or self.done >= self.num_steps):
             self._estimate_elbo(key)
         recent = np.concatenate(self.finite[-_MOST_NONFINITE:])[-_MOST_NONFINITE:]
@@ -226,9 +228,15 @@ class _Run:
 
     def _block(self) -> int:
         """Return how many draws to evaluate at once: fewer where one evaluation takes long."""
+        if self.block == 0:  # chosen once: another size is another program
+            seconds = self._evaluation_seconds()
+            self.block = next((size for size in (BLOCK, 32, 4) if size * seconds < 1.0), 1)
+        return self.block
+
+    def _evaluation_seconds(self) -> float:
+        """Return what one evaluation takes, zero where the steps do not tell."""
         per_step = self.algorithm.evaluations(self.target)
-        seconds = self.step_seconds / per_step if per_step else 0.0
-        return next((size for size in (BLOCK, 32, 4) if size * seconds < 1.0), 1)
+        return self.step_seconds / per_step if per_step else 0.0
 
     def _estimate_elbo(self, key: KeyArray) -> None:
         began = time.perf_counter()
@@ -293,7 +301,6 @@ class _Run:
         return make_posterior(self.target, family, self.params, report, history, draws.x)
 
     def _num_draws(self) -> int:
-        per_step = self.algorithm.evaluations(self.target)
-        seconds = self.step_seconds / per_step if per_step else 0.0
+        seconds = self._evaluation_seconds()
         affordable = 0.2 * self.max_seconds / seconds if seconds > 0 else math.inf
         return int(max(100, min(_NUM_DRAWS, affordable)))

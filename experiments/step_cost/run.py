@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -163,11 +166,26 @@ def measure(family: str, estimator: str, num_steps: int, repeats: int) -> dict[s
     }
 
 
+def sequential_schedule() -> Any:
+    """Measure again with XLA's concurrency-optimized scheduler off, which decides by details of either program."""
+    flags = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+    done = subprocess.run(
+        [sys.executable, __file__, "--rows-only"],
+        env={**os.environ, "XLA_FLAGS": flags},
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    return json.loads(done.stdout)
+
+
 def main() -> None:
     """Measure, print and write results.json beside this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="few steps, nothing written")
-    smoke = parser.parse_args().smoke
+    parser.add_argument("--rows-only", action="store_true", help="print the measured rows as JSON and nothing else")
+    arguments = parser.parse_args()
+    smoke = arguments.smoke
     jax.monitoring.register_event_duration_secs_listener(_count_compiles)
     num_steps, repeats = (50, 1) if smoke else (5_000, 9)
     rows = [
@@ -175,12 +193,16 @@ def main() -> None:
         for family in ("mean_field", "full_rank")
         for estimator in ("pathwise", "sticking_the_landing")
     ]
+    if arguments.rows_only:
+        print(json.dumps(rows))
+        return
     results = {
         "question": __doc__.splitlines()[0],
         "setting": {"rows": NUM_ROWS, "dim": DIM, "draws": NUM_DRAWS, "steps": num_steps, "repeats": repeats},
         "machine": {"device": jax.devices()[0].device_kind, "processor": platform.machine()},
         "versions": {"python": platform.python_version(), "jax": jax.__version__, "vi_kit": vk.__version__},
         "results": rows,
+        "results_sequential_schedule": None if smoke else sequential_schedule(),
     }
     print(json.dumps(results, indent=1))
     if not smoke:

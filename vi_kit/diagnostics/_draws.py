@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from vi_kit import _distributions as distributions
 from vi_kit._types import Family, KeyArray, Params, Target
@@ -25,13 +25,21 @@ class Draws(NamedTuple):
     log_q: Float[Array, " n"]
 
 
-@partial(jax.jit, static_argnums=(3, 4, 5))
-def _block(key: KeyArray, target: Target, params: Params, family: Family, size: int, with_density: bool) -> Draws:  # noqa: FBT001
+@partial(jax.jit, static_argnums=(4, 5, 6))
+def _block(
+    key: KeyArray,
+    index: Int[Array, ""],
+    target: Target,
+    params: Params,
+    family: Family,
+    size: int,
+    with_density: bool,  # noqa: FBT001
+) -> Draws:
     def one(key: KeyArray) -> Draws:
         z, log_q = distributions.sample_and_log_prob(family.dist(params), key)
         return Draws(z, target.report(z), target.log_density(z) if with_density else None, log_q)
 
-    return jax.vmap(one)(jax.random.split(key, size))
+    return jax.vmap(one)(jax.random.split(jax.random.fold_in(key, index), size))
 
 
 def draw(
@@ -47,7 +55,7 @@ def draw(
     """Draw from q on the host, block by block, so that any number of draws is one compiled program."""
     parts = []
     for i in range(-(-num_samples // block)):
-        part = _block(jax.random.fold_in(key, i), target, params, family, block, with_density)
+        part = _block(key, np.int32(i), target, params, family, block, with_density)
         parts.append(jax.device_get(part))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_samples], *parts)  # type: ignore[no-any-return]
 

@@ -18,14 +18,14 @@ class FullRankParams(NamedTuple):
     """Parameters of a full-rank Gaussian.
 
     Attributes:
-        mean: shape (dim,).
-        log_scale: logarithm of the diagonal of the covariance's lower factor L, shape (dim,).
         coupling: entries below the diagonal of diag(L)⁻¹ L, row by row, shape (dim·(dim − 1)/2,).
+        log_scale: logarithm of the diagonal of the covariance's lower factor L, shape (dim,).
+        mean: shape (dim,).
     """
 
-    mean: Event
-    log_scale: Event
     coupling: Float[Array, " pairs"]
+    log_scale: Event
+    mean: Event
 
 
 @configuration
@@ -69,7 +69,8 @@ class FullRank:
         factor = jnp.diag(factor) if factor.ndim == 1 else jnp.tril(factor)
         diagonal = jnp.diagonal(factor)
         rows, columns = np.tril_indices(self.dim, -1)
-        return FullRankParams(center, jnp.log(diagonal), (factor / diagonal[:, None])[rows, columns])
+        coupling = (factor / diagonal[:, None])[rows, columns]
+        return FullRankParams(mean=center, log_scale=jnp.log(diagonal), coupling=coupling)
 
     def dist(self, params: FullRankParams) -> TriangularNormal:
         """Build the distribution."""
