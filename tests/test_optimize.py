@@ -243,7 +243,7 @@ def test_a_users_own_algorithm(algorithm, key):
         (
             {"params": vk.families.FullRank(1).init(jax.random.key(0))},
             ValueError,
-            r"got FullRankParams of shapes \[\(1,\)",
+            r"got FullRankParams of shapes \[\(0,\)",
         ),
         ({"num_steps": -1}, ValueError, "num_steps: expected at least 0, got -1"),
         ({"num_steps": 2.0}, TypeError, "num_steps: expected an int, got 2.0"),

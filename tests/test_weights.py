@@ -14,15 +14,24 @@ def normal_log_weights(key, scale, num):
     return -0.5 * z**2 + 0.5 * (z / scale) ** 2
 
 
+def arviz_psis(log_weights):
+    """Smooth by arviz: before 1.0 it takes log weights, after it their negatives, and cuts the tail a little elsewhere."""
+    arviz = pytest.importorskip("arviz")
+    if hasattr(arviz, "psislw"):
+        return *arviz.psislw(log_weights), 2e-3
+    from arviz_stats.base import array_stats
+
+    return *array_stats.psislw(-log_weights), 2e-2
+
+
 @pytest.mark.parametrize("scale", [0.5, 0.6, 0.8, 1.3])
 @pytest.mark.parametrize("num", [200, 4_000])
 def test_agrees_with_arviz(key, scale, num):
-    arviz = pytest.importorskip("arviz")
     log_weights = normal_log_weights(key, scale, num)
     smoothed = pareto_smooth(jnp.asarray(log_weights, jnp.float32))
-    expected, expected_khat = arviz.psislw(log_weights)
-    np.testing.assert_allclose(smoothed.khat, float(expected_khat), atol=2e-3)
-    np.testing.assert_allclose(np.exp(smoothed.log_weights), np.exp(expected), rtol=2e-3, atol=1e-6)
+    expected, expected_khat, tolerance = arviz_psis(log_weights)
+    np.testing.assert_allclose(smoothed.khat, float(expected_khat), atol=tolerance)
+    np.testing.assert_allclose(np.exp(smoothed.log_weights), np.exp(expected), rtol=2 * tolerance, atol=1e-6)
 
 
 def test_khat_is_the_tail_of_a_pareto(key):

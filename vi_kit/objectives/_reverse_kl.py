@@ -100,7 +100,8 @@ class ReverseKL:
     def describe(self, target: Target) -> str:
         """Say in words what is minimized, for reports."""
         del target
-        return f"reverse KL(q‖p), {display(self.estimator)}, {self.num_samples} draws a step"
+        prior = ", KL(q‖prior) in closed form" if self.kl_term is closed_form_kl else ""
+        return f"reverse KL(q‖p), {display(self.estimator)}, {self.num_samples} draws a step{prior}"
 
     def __call__(self, params: Params, target: Target, key: KeyArray, *, step: int | Int[Array, ""] = 0) -> Scalar:
         """Return the negative ELBO, in nats."""
