@@ -1,5 +1,7 @@
 """`Posterior`: draws, densities, moments, saving."""
 
+import collections
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -99,6 +101,31 @@ def test_save_and_load(posterior, tmp_path, key):
     np.testing.assert_array_equal(whole.sample(key, 5)["mu"], posterior.sample(key, 5)["mu"])
     warm = vk.fit(key, make(), num_steps=1, start=loaded, progress=False)
     np.testing.assert_allclose(warm.params.mean, posterior.params.mean, atol=0.1)
+
+
+def test_save_keeps_the_order_of_a_tuple(tmp_path):
+    Point = collections.namedtuple("Point", ["zeta", "alpha"])
+    target = vk.make_target(lambda x: norm.logpdf(x.zeta, 5.0) + norm.logpdf(x.alpha, -7.0), Point(0.0, 0.0))
+    posterior = vk.fit(jax.random.key(0), target, num_steps=200, progress=False)
+    file = posterior.save(tmp_path / "fit")
+    bare, whole = vk.load(file), vk.load(file, target=target)
+    assert bare.labels == whole.labels == posterior.labels == ("zeta", "alpha")
+    np.testing.assert_allclose(bare.covariance, posterior.covariance)
+    np.testing.assert_array_equal(bare.draws["alpha"], posterior.draws.alpha)
+    np.testing.assert_array_equal(whole.draws.zeta, posterior.draws.zeta)
+
+
+def test_resample_says_when_it_cannot_help(key):
+    far = vk.make_target(lambda x: jnp.sum(norm.logpdf(x, 30.0, 0.1)), 2)
+    start = vk.families.FullRank(2).init(jax.random.key(0))
+    posterior = vk.fit(jax.random.key(1), far, num_steps=1, start=start, progress=False)
+    with pytest.warns(UserWarning, match="resample: Pareto k̂"):
+        posterior.resample(key, 10)
+
+
+def test_log_prob_outside_the_support_is_minus_infinity(posterior):
+    outside = posterior.log_prob({"mu": jnp.asarray(0.0), "tau": jnp.array([-1.0, 1.0])})
+    assert float(outside) == -np.inf
 
 
 def test_load_refuses_what_is_not_a_fit(tmp_path):

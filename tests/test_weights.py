@@ -15,7 +15,7 @@ def normal_log_weights(key, scale, num):
 
 
 def arviz_psis(log_weights):
-    """Smooth by arviz: before 1.0 it takes log weights, after it their negatives, and cuts the tail a little elsewhere."""
+    """Smooth by arviz: before 1.0 it takes log weights, after it their negatives, with a slightly different tail."""
     arviz = pytest.importorskip("arviz")
     if hasattr(arviz, "psislw"):
         return *arviz.psislw(log_weights), 2e-3

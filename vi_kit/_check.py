@@ -74,6 +74,7 @@ def check(key: KeyArray, target: Target, *, num_points: int = 16) -> Check:
     check_key(key)
     if not isinstance(target, Target):
         raise TypeError(f"target: expected a Target from vi_kit.make_target, got {type(target).__name__}")
+    target = target.refreshed()
     dtype = str(jnp.zeros(()).dtype)
     if not target.has_density:
         return Check(True, (), ("the target was made from draws and has no density to check",), target.dim, dtype, 0.0)  # noqa: FBT003
@@ -94,6 +95,12 @@ def check(key: KeyArray, target: Target, *, num_points: int = 16) -> Check:
     elif not np.isfinite(gradients[0]).all():
         problems.append(
             f"the gradient of log_density is not finite at the start, for {_named(target, ~np.isfinite(gradients[0]))}"
+        )
+    largest = np.abs(values[np.isfinite(values)]).max(initial=0.0)
+    if (resolution := np.finfo(values.dtype).eps * largest) > 0.1:
+        warnings.append(
+            f"log_density is as large as {largest:.2g} near the start, where {values.dtype} cannot tell differences "
+            f"below {resolution:.2g} nats: subtract a constant, rescale, start elsewhere or use float64"
         )
     bad = ~(np.isfinite(values[1:]) & np.isfinite(gradients[1:]).all(axis=1))
     if bad.any():
@@ -131,7 +138,15 @@ def check_static(target: Target) -> None:
             not positive.
     """
     z = jnp.zeros((target.dim,))
-    traced = jax.make_jaxpr(lambda point: (target.log_density(point), target.log_likelihood(point)))(z)
+    try:
+        traced = jax.make_jaxpr(lambda point: (target.log_density(point), target.log_likelihood(point)))(z)
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
+        raise TypeError(
+            "log_density: it must be a JAX function: write it with jax.numpy instead of numpy or scipy, jnp.where "
+            "instead of `if`, and without float() or int() of its argument"
+        ) from error
+    except KeyError as error:
+        raise ValueError(f"log_density: it reads {error} from x or data, which have no such name") from error
     reasons = _data_reasons(target)
     if reasons:  # a negative scale is often squared on its way, and gives a finite, wrong answer
         raise ValueError("; ".join(reasons))
@@ -162,7 +177,13 @@ def explain_nonfinite(target: Target, z: Float[Array, " dim"]) -> str:
     word = "NaN" if np.isnan(value) else "−∞" if value < 0 else "+∞"
     names_and_values = zip(target.layout.names, jax.tree.leaves(target.constrain(z)), strict=True)
     x = ", ".join(f"{name or 'x'} = {_short(leaf)}" for name, leaf in list(names_and_values)[:6])
-    return f"{term} is {word} at the start ({x})"
+    bad = [
+        "data" + jax.tree_util.keystr(path)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(target.data)
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(np.asarray(leaf)).all()
+    ]
+    because = f"; {', '.join(bad)} holds values that are not finite" if bad else ""
+    return f"{term} is {word} at the start ({x}){because}"
 
 
 def _short(value: Array) -> str:
@@ -175,7 +196,7 @@ def _short(value: Array) -> str:
 def _data_reasons(target: Target) -> list[str]:
     reasons = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(target.data):
-        if isinstance(leaf, jax.core.Tracer):
+        if isinstance(leaf, jax.core.Tracer) or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             continue
         name, array = "data" + jax.tree_util.keystr(path), np.asarray(leaf)
         if array.dtype.kind in "fiu" and array.size and _SCALE_NAME.search(name) and array.min() <= 0:

@@ -20,7 +20,7 @@ from vi_kit._posterior import History, Posterior, make_posterior
 from vi_kit._progress import Progress, ProgressBar
 from vi_kit._start import start_params
 from vi_kit._static import partition
-from vi_kit._types import Algorithm, Estimate, Family, KeyArray, Params, Target, check_key
+from vi_kit._types import Algorithm, Estimate, Family, KeyArray, Params, Target, check_count, check_key
 from vi_kit.algorithms import GradientDescent
 from vi_kit.diagnostics._draws import BLOCK, Draws, draw
 from vi_kit.diagnostics._report import judge, mean_estimate
@@ -34,6 +34,9 @@ _CHUNK_SECONDS = 0.1
 _LEAST_CHUNKS = 12
 _ELBO_SHARE = 0.02
 _LEAST_ELBOS = 4
+_LEAST_ELBO_DRAWS = 16
+_ELBO_BUDGET = 0.1
+_LEAST_DRAWS = 25
 _MOST_NONFINITE = 100
 _NUM_DRAWS = 4_096
 
@@ -76,7 +79,7 @@ def fit(
         algorithm: how; `default_algorithm` where none is given.
         num_steps: steps; 5,000 where none are given.
         max_seconds: stop the steps after this wall time, compilation included.
-        max_evaluations: stop before more target evaluations than this are spent on steps.
+        max_evaluations: stop the steps so that no more target evaluations are spent, those of the diagnosis included.
         start: where to start: a `Posterior`, a `Fit`, parameters of the family, or a point x in the user's space.
         progress: whether to show a bar with the current ELBO.
         callback: called with a `Progress` between chunks; return True to stop.
@@ -100,16 +103,20 @@ def fit(
     if not isinstance(target, Target):
         raise TypeError(f"target: expected a Target from vi_kit.make_target, got {type(target).__name__}")
     steps = _DEFAULT_NUM_STEPS if num_steps is None else num_steps
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
-        raise ValueError(f"num_steps: expected an int of at least 1, got {num_steps!r}")
-    if not max_seconds > 0:
-        raise ValueError(f"max_seconds: expected a positive number, got {max_seconds}")
+    check_count("num_steps", steps)
+    if max_evaluations is not None:
+        check_count("max_evaluations", max_evaluations)
+    if not isinstance(max_seconds, int | float | np.number) or not max_seconds > 0:
+        raise ValueError(f"max_seconds: expected a positive number, got {max_seconds!r}")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback: expected a function of a Progress, got {callback!r}")
     if algorithm is None:
         algorithm = default_algorithm(target, int(steps))
     if not hasattr(algorithm, "step"):
         raise TypeError(f"algorithm: expected one of vi_kit.algorithms, got {type(algorithm).__name__}")
     if algorithm.family.dim != target.dim:
         raise ValueError(f"algorithm: its family has dim {algorithm.family.dim}, the target has {target.dim}")
+    target = target.refreshed()
     if target.has_density:
         check_static(target)
     start_key, run_key, draw_key = jax.random.split(key, 3)
@@ -185,21 +192,20 @@ class _Run:
 
     def _next_count(self) -> int:
         """Return the steps of the next chunk, zero when a budget is spent."""
-        if self.done == 0:
+        if self.step_seconds == 0.0:  # one step to compile, one to know what a step takes, whatever the budget
             return 1
         per_step = self.algorithm.evaluations(self.target)
         left = self.num_steps - self.done
         if self.max_evaluations is not None and per_step:
-            left = min(left, (self.max_evaluations - self.evaluations) // per_step)
+            left = min(left, (self.max_evaluations - self.evaluations - self._diagnosis_evaluations()) // per_step)
             if left < 1:
                 self.stopped = f"the budget of {self.max_evaluations} evaluations was spent"
                 return 0
-        seconds_left = self.max_seconds - self.seconds()
+        reserve = min(self._diagnosis_evaluations() * self._evaluation_seconds(), 0.5 * self.max_seconds)
+        seconds_left = self.max_seconds - reserve - self.seconds()
         if seconds_left <= 0:
             self.stopped = f"the budget of {self.max_seconds:g} seconds was spent"
             return 0
-        if self.step_seconds == 0.0:
-            return min(left, 2)
         wanted = int(min(_CHUNK_SECONDS, seconds_left) / self.step_seconds)
         grown = 8 * len(self.losses[-1])  # one lucky timing must not make a long chunk
         return max(1, min(wanted, grown, left, CAPACITY, -(-self.num_steps // _LEAST_CHUNKS)))
@@ -213,8 +219,7 @@ class _Run:
 
     def _look(self, key: KeyArray, bar: ProgressBar) -> None:
         """Between chunks: estimate the ELBO where its cost is small, show it, call back."""
-        due = len(self.elbos) < _LEAST_ELBOS or self.elbo_seconds < _ELBO_SHARE * self.seconds()
-        if self.target.has_density and self.done > 1 and (due or self.done >= self.num_steps):
+        if self.target.has_density and self.done > 1 and self._elbo_is_due():
             self._estimate_elbo(key)
         recent = np.concatenate(self.finite[-_MOST_NONFINITE:])[-_MOST_NONFINITE:]
         if len(recent) == _MOST_NONFINITE and not recent.any():
@@ -226,12 +231,28 @@ class _Run:
         if self.callback is not None and self.callback(now):
             self.stopped = "the callback asked for it"
 
+    def _elbo_is_due(self) -> bool:
+        draws = max(self._block(), _LEAST_ELBO_DRAWS)
+        if self.max_evaluations is not None:
+            spent = sum(int(float(elbo.num_effective)) for _, elbo in self.elbos)
+            if spent + draws > _ELBO_BUDGET * self.max_evaluations:
+                return False
+        if self._block() < BLOCK:  # a slow density: only where it is a small part of the time
+            return self.elbo_seconds + draws * self._evaluation_seconds() < _ELBO_BUDGET * self.seconds()
+        due = len(self.elbos) < _LEAST_ELBOS or self.elbo_seconds < _ELBO_SHARE * self.seconds()
+        return due or self.done >= self.num_steps
+
     def _block(self) -> int:
         """Return how many draws to evaluate at once: fewer where one evaluation takes long."""
         if self.block == 0:  # chosen once: another size is another program
             seconds = self._evaluation_seconds()
-            self.block = next((size for size in (BLOCK, 32, 4) if size * seconds < 1.0), 1)
+            most = self._num_draws()
+            self.block = next((size for size in (BLOCK, 32, 4) if size * seconds < 1.0 and size <= most), 1)
         return self.block
+
+    def _diagnosis_evaluations(self) -> int:
+        num, block = self._num_draws(), self._block()
+        return -(-num // block) * block
 
     def _evaluation_seconds(self) -> float:
         """Return what one evaluation takes, zero where the steps do not tell."""
@@ -241,10 +262,11 @@ class _Run:
     def _estimate_elbo(self, key: KeyArray) -> None:
         began = time.perf_counter()
         block = self._block()
+        num = max(block, _LEAST_ELBO_DRAWS)
         # The same draws each time: the differences along the fit are then those of q, not of the noise.
-        draws = draw(key, self.target, self.algorithm.family, self.params, block, block=block)
+        draws = draw(key, self.target, self.algorithm.family, self.params, num, block=block)
         elbo = mean_estimate(np.asarray(draws.log_p, np.float64) - np.asarray(draws.log_q, np.float64))
-        self.evaluations += block
+        self.evaluations += num
         taken = time.perf_counter() - began
         if self.elbos:
             self.elbo_seconds += taken
@@ -260,7 +282,7 @@ class _Run:
             return
         last, best = self.elbos[-1][1], self.best[0]
         error = math.hypot(float(last.standard_error), float(best.standard_error))
-        if not float(last.value) >= float(best.value) - 3 * error:
+        if math.isfinite(error) and not float(last.value) >= float(best.value) - 3 * error:
             self.params = self.best[1]
             self.stopped += "; the best point seen on the way was taken, the last one was worse"
 
@@ -275,7 +297,7 @@ class _Run:
             with_density=self.target.has_density, block=block,
         )  # fmt: skip
         if self.target.has_density:
-            self.evaluations += -(-num // block) * block
+            self.evaluations += self._diagnosis_evaluations()
         finite = np.concatenate(self.finite) if self.finite else np.ones(0, bool)
         leaves_finite = all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(self.params))
         report = judge(self.target, family, draws, finite=leaves_finite and (not len(finite) or bool(finite.any())))
@@ -303,4 +325,6 @@ class _Run:
     def _num_draws(self) -> int:
         seconds = self._evaluation_seconds()
         affordable = 0.2 * self.max_seconds / seconds if seconds > 0 else math.inf
-        return int(max(100, min(_NUM_DRAWS, affordable)))
+        if self.max_evaluations is not None:
+            affordable = min(affordable, self.max_evaluations / 4)
+        return int(max(_LEAST_DRAWS, min(_NUM_DRAWS, affordable)))

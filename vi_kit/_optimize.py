@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
 from vi_kit._static import combine, partition
+from vi_kit._static import strong as strong
 from vi_kit._types import Algorithm, Fit, KeyArray, Params, StepInfo, Target, check_count, check_key
 
 
@@ -92,9 +93,11 @@ def optimize(
         raise TypeError(f"algorithm: expected one of vi_kit.algorithms, got {algorithm!r}")
     if state is None and not jax.tree.leaves(params):
         raise TypeError(f"params: expected parameters, as from algorithm.family.init, got {params!r}")
+    if state is not None and not isinstance(state, LoopState):
+        raise TypeError(f"state: expected Fit.state of an earlier call, got {type(state).__name__}")
     check_count("num_steps", num_steps, least=0)
     static, leaves = partition(algorithm)
-    return _optimize(key, target, params, state, leaves, static, num_steps)  # type: ignore[no-any-return]
+    return _optimize(key, target.refreshed(), params, state, leaves, static, num_steps)  # type: ignore[no-any-return]
 
 
 @partial(jax.jit, static_argnums=(5, 6))
@@ -124,7 +127,9 @@ CAPACITY = 1_000
 @partial(jax.jit, static_argnums=(4,))
 def begin(key: KeyArray, target: Target, params: Params, leaves: dict[str, Any], static: Algorithm) -> LoopState:
     """Return the state before the first step."""
-    return _init(combine(static, leaves), params, target, key)
+    state = _init(combine(static, leaves), params, target, key)
+    # Weak types would make the second chunk another program than the first.
+    return jax.tree.map(strong, state)  # type: ignore[no-any-return]
 
 
 @partial(jax.jit, static_argnums=(4,))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
@@ -18,7 +20,7 @@ from jaxtyping import PyTree
 from vi_kit import _distributions as distributions
 from vi_kit import families
 from vi_kit._types import Estimate, Family, KeyArray, Params, Scalar, Target, check_key
-from vi_kit._weights import pareto_smooth
+from vi_kit._weights import khat_threshold, pareto_smooth
 from vi_kit.diagnostics._draws import Draws, coordinates, draw, summarize
 from vi_kit.diagnostics._report import Coordinate, Report
 
@@ -92,10 +94,24 @@ class Posterior:
         check_key(key)
         _check_count(n)
         target = self._target("resample")
+        if not target.has_density:
+            raise ValueError("resample needs a log density, and this target was made from draws")
         draw_key, choice_key = jax.random.split(key)
         pool = draw(draw_key, target, self.family, self.params, max(4 * n, 4_096))
         assert pool.log_p is not None, "draws with density were asked for"
-        smoothed = pareto_smooth(jnp.asarray(pool.log_p) - jnp.asarray(pool.log_q))
+        log_weights = np.asarray(pool.log_p, np.float64) - np.asarray(pool.log_q, np.float64)
+        usable = np.where(np.isnan(log_weights), -np.inf, log_weights)
+        if not (usable > -np.inf).any():
+            raise ValueError(
+                "resample: the log density is not finite at any draw of q, so there is nothing to draw from"
+            )
+        smoothed = pareto_smooth(jnp.asarray(usable - usable.max(), jnp.result_type(float)))
+        if not float(smoothed.khat) < khat_threshold(len(usable)):
+            warnings.warn(
+                f"resample: Pareto k̂ = {float(smoothed.khat):.2f} is not below {khat_threshold(len(usable)):.2f}; the "
+                "corrected draws hang on a few draws of q and are not to be trusted",
+                stacklevel=2,
+            )
         chosen = np.asarray(jax.random.categorical(choice_key, smoothed.log_weights, shape=(n,)))
         return jax.tree.map(lambda leaf: leaf[chosen], pool.x)
 
@@ -106,7 +122,8 @@ class Posterior:
         """
         target = self._target("log_prob")
         if isinstance(x, dict):
-            x = {name: value for name, value in x.items() if name in target.constrain(jnp.zeros(target.dim))}
+            own = target.constrain(jnp.zeros(target.dim))
+            x = type(own)((name, x[name]) for name in own if name in x)
         return _log_prob(target, self.params, x, self.family)  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
@@ -183,14 +200,17 @@ def _check_count(n: int) -> None:
 @partial(jax.jit, static_argnums=(3,))
 def _log_prob(target: Target, params: Params, x: PyTree, family: Family) -> Scalar:
     z = target.unconstrain(x)
-    return distributions.log_prob(family.dist(params), z) - target.log_jacobian(z)
+    inside = jnp.all(jnp.isfinite(z))
+    safe = jnp.where(inside, z, jnp.zeros_like(z))
+    log_density = distributions.log_prob(family.dist(params), safe) - target.log_jacobian(safe)
+    return jnp.where(inside, log_density, -jnp.inf)
 
 
 def make_posterior(
     target: Target | None, family: Family, params: Params, report: Report, history: History, draws: PyTree
 ) -> Posterior:
     """Compute the moments and pack the result."""
-    labels, values = coordinates(draws, target.layout.labels if target is not None else None)
+    labels, values = coordinates(draws, target.layout if target is not None else None)
     covariance = np.atleast_2d(np.cov(values.astype(np.float64), rowvar=False))
     return Posterior(
         report=report,
@@ -238,10 +258,21 @@ def load(path: str | PathLike[str], target: Target | None = None) -> Posterior:
         raise ValueError(f"target: the saved fit has dim {family.dim}, the target has {target.dim}")
     structure: Any = jax.tree.structure(jax.eval_shape(family.init, jax.random.key(0)))
     params = structure.unflatten([jnp.asarray(arrays[f"params/{i}"]) for i in range(structure.num_leaves)])
-    draws = {n: arrays[f"draws/{n}"] for n in meta["names"]}
+    leaves = [arrays[f"draws/{n}"] for n in meta["names"]]
     history = History(**{f.name: arrays[f"history/{f.name}"] for f in dataclasses.fields(History)})
-    shaped = draws["x"] if meta["names"] == ["x"] else draws
-    return make_posterior(target, family, params, _read_report(meta["report"]), history, shaped)
+    draws = _shaped(leaves, meta["names"], target)
+    posterior = make_posterior(target, family, params, _read_report(meta["report"]), history, draws)
+    return posterior if target is not None else dataclasses.replace(posterior, labels=tuple(meta["labels"]))
+
+
+def _shaped(leaves: list[np.ndarray], names: list[str], target: Target | None) -> PyTree:
+    """Put stored draws back into the target's shape; without a target into a dict in the stored order, or an array."""
+    if target is not None:
+        structure: Any = jax.tree.structure(jax.eval_shape(target.report, jnp.zeros(target.dim)))
+        if structure.num_leaves == len(leaves):
+            return structure.unflatten(leaves)
+    # An ordered dict keeps the stored order in every tree operation, which a dict would sort.
+    return leaves[0] if names == ["x"] else OrderedDict(zip(names, leaves, strict=True))
 
 
 def _read_report(stored: dict[str, Any]) -> Report:

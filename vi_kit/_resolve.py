@@ -229,7 +229,7 @@ def exact_reference(resolved: Resolved, seed: int) -> Reference | None:
     target = resolved.target
     key = jax.random.fold_in(jax.random.key(seed), 1)
     z = exact_draws(key, target, _EXACT_DRAWS).z
-    labels, values = coordinates(jax.device_get(jax.jit(jax.vmap(target.report))(z)), target.layout.labels)
+    labels, values = coordinates(jax.device_get(jax.jit(jax.vmap(target.report))(z)), target.layout)
     if not np.isfinite(values).all():
         return None
     columns = dict(zip(labels, values.T, strict=True))

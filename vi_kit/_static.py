@@ -9,162 +9,15 @@ draws) are `leaf` fields: `partition` takes them out before the comparison and `
 from __future__ import annotations
 
 import dataclasses
-import dis
-import functools
-import hashlib
-import sys
-import types
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar, cast, dataclass_transform
 
 import jax
-import numpy as np
+
+from vi_kit._value_key import value_key as value_key
 
 Configuration = TypeVar("Configuration")
 _Class = TypeVar("_Class", bound=type)
-_UNHASHED: tuple[object, ...] = (None, object.__hash__)
-
-
-class _Identity:
-    """An object that is equal only to itself; holding it keeps its address from being used again."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: object) -> None:
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and self.value is other.value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-
-def value_key(value: object) -> Hashable:
-    """Return a hashable key, equal for two objects exactly when they compute the same thing.
-
-    Arrays count by content, functions by code, defaults, closure and the globals they read, modules, classes and
-    whatever cannot be looked into by identity.
-    """
-    return _key(value, {})
-
-
-def _key(value: Any, seen: dict[int, int]) -> Hashable:
-    if value is None or isinstance(value, bool | int | str | bytes):
-        return type(value), value
-    if isinstance(value, jax.core.Tracer):
-        return _Identity(value)
-    if isinstance(value, jax.Array | np.ndarray | np.generic):  # before float: np.float64 is one, and promotes
-        return _array_key(value)
-    if isinstance(value, float):
-        return type(value), value.hex()  # tells 0.0 from -0.0 and makes nan equal to itself
-    if isinstance(value, complex):
-        return type(value), value.real.hex(), value.imag.hex()
-    if isinstance(value, type | types.ModuleType | types.BuiltinFunctionType):
-        return _Identity(value)
-    if id(value) in seen:  # a recursive function reads itself
-        return "cycle", seen[id(value)]
-    seen = {**seen, id(value): len(seen)}
-    if isinstance(value, tuple | list):
-        return type(value), tuple(_key(item, seen) for item in value)
-    if isinstance(value, Mapping):
-        return type(value), tuple((_key(k, seen), _key(v, seen)) for k, v in value.items())
-    if isinstance(value, functools.partial):
-        return functools.partial, _key((value.func, value.args, value.keywords), seen)
-    if isinstance(value, types.MethodType):
-        return types.MethodType, _key((value.__self__, value.__func__), seen)
-    if isinstance(value, types.FunctionType):
-        return _function_key(value, seen)
-    if isinstance(value, types.CodeType):
-        return _code_key(value, seen)
-    if type(value).__name__ == "PjitFunction":  # jit changes the cost of a function, not its meaning
-        return "jit", _key(value.__wrapped__, seen)
-    if getattr(type(value), "__is_configuration__", False):
-        return type(value), value
-    if not jax.tree_util.all_leaves([value]):  # a registered pytree: a support, a distrax distribution, a module
-        return _tree_key(value, seen)
-    if dataclasses.is_dataclass(value) and type(value).__hash__ not in _UNHASHED:
-        fields = tuple(_key(getattr(value, f.name), seen) for f in dataclasses.fields(value))
-        return type(value), fields
-    return _hashable_key(value)
-
-
-def _tree_key(value: Any, seen: dict[int, int]) -> Hashable:
-    leaves, structure = jax.tree.flatten(value)
-    key = _hashable_key(structure)
-    return _Identity(value) if isinstance(key, _Identity) else (type(value), key, tuple(_key(x, seen) for x in leaves))
-
-
-def _hashable_key(value: Any) -> Hashable:
-    if type(value).__hash__ in _UNHASHED:
-        return _Identity(value)
-    try:
-        hash(value)
-    except TypeError:  # something inside is not hashable
-        return _Identity(value)
-    return type(value), value
-
-
-def _array_key(value: Any) -> Hashable:
-    if isinstance(value, jax.Array) and jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key):
-        return "key", str(value.dtype), _array_key(jax.random.key_data(value))
-    host = np.ascontiguousarray(value)
-    if host.dtype.hasobject:  # its bytes are addresses
-        return _Identity(value)
-    weak = getattr(value, "weak_type", False)
-    return (
-        "array",
-        str(host.dtype),
-        host.shape,
-        weak,
-        hashlib.blake2b(host.tobytes(), digest_size=16).digest(),
-    )
-
-
-def _function_key(function: types.FunctionType, seen: dict[int, int]) -> Hashable:
-    if function.__module__ != "__main__" and _is_importable(function):
-        return _Identity(function)
-    cells = tuple(_cell(cell) for cell in function.__closure__ or ())
-    read = {
-        name: function.__globals__[name]
-        for name in sorted(_global_names(function.__code__))
-        if name in function.__globals__
-    }
-    parts = (function.__code__, function.__defaults__, function.__kwdefaults__, cells, read)
-    return types.FunctionType, tuple(_key(part, seen) for part in parts)
-
-
-def _is_importable(function: types.FunctionType) -> bool:
-    found: object = sys.modules.get(function.__module__)
-    for name in function.__qualname__.split("."):
-        found = getattr(found, name, None)
-    return found is function
-
-
-def _cell(cell: types.CellType) -> object:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not filled yet
-        return "empty cell"
-
-
-def _global_names(code: types.CodeType) -> set[str]:
-    # Not all of co_names: those are attributes too, and a global of the same name says nothing.
-    read = {i.argval for i in dis.get_instructions(code) if i.opname in {"LOAD_GLOBAL", "LOAD_NAME"}}
-    return read.union(*(_global_names(c) for c in code.co_consts if isinstance(c, types.CodeType)))
-
-
-def _code_key(code: types.CodeType, seen: dict[int, int]) -> Hashable:
-    # Not the line number, the name or the file: the same lambda on another line computes the same.
-    shape = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
-    names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
-    return (
-        code.co_code,
-        code.co_exceptiontable,
-        shape,
-        names,
-        tuple(_key(constant, seen) for constant in code.co_consts),
-    )
 
 
 class Static:
@@ -174,18 +27,17 @@ class Static:
 
     def __init__(self, value: Any) -> None:
         self.value = value
-        self._value_key: Hashable = None
-        self._hash: int | None = None
+        # Now, not when first compared: what the function reads may be something else by then.
+        self._value_key = value_key(value)
+        self._hash = hash(self._value_key)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Static):
             return NotImplemented
-        return self.value is other.value or (hash(self) == hash(other) and self._value_key == other._value_key)
+        # Not by `is`: the same function may read other globals now than when the first target was made from it.
+        return self is other or (self._hash == other._hash and self._value_key == other._value_key)
 
     def __hash__(self) -> int:
-        if self._hash is None:
-            self._value_key = value_key(self.value)
-            self._hash = hash(self._value_key)
         return self._hash
 
     def __repr__(self) -> str:
@@ -245,12 +97,12 @@ def partition(config: Configuration) -> tuple[Configuration, dict[str, Any]]:
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         if f.metadata.get("leaf") and value is not None and not callable(value):
-            changes[f.name], leaves[f.name] = "leaf", jax.tree.map(_strong, value)
+            changes[f.name], leaves[f.name] = "leaf", jax.tree.map(strong, value)
         elif getattr(type(value), "__is_configuration__", False):
-            static, inner = partition(value)
+            changes[f.name], inner = partition(value)
             if inner:
-                changes[f.name], leaves[f.name] = static, inner
-    return (_rebuild(config, changes) if changes else config), leaves
+                leaves[f.name] = inner
+    return _rebuild(config, changes), leaves  # always a new object, whose key is taken now
 
 
 def combine(static: Configuration, leaves: Mapping[str, Any]) -> Configuration:
@@ -262,10 +114,11 @@ def combine(static: Configuration, leaves: Mapping[str, Any]) -> Configuration:
     return _rebuild(static, changes) if changes else static
 
 
-def _strong(value: Any) -> jax.Array:
+def strong(value: Any) -> Any:
+    """Strip the weak type of a Python number."""
     # A Python float would be weakly typed: another compilation than the same number as an array.
     array = jax.numpy.asarray(value)
-    return jax.lax.convert_element_type(array, array.dtype) if array.weak_type else array
+    return jax.lax.convert_element_type(array, array.dtype) if getattr(array, "weak_type", False) else array
 
 
 def display(function: Callable[..., Any] | object) -> str:

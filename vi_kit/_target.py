@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -78,6 +79,19 @@ class Target:
     derived_function: Static | None = dataclasses.field(default=None, metadata={"static": True})
     layout: Layout = dataclasses.field(metadata={"static": True})
 
+    def refreshed(self) -> Target:
+        """Return the same target with keys of its functions taken now.
+
+        A function reads globals and objects that may have changed since the target was made: every entry point takes
+        the keys anew, so that a program compiled for other values is never used.
+        """
+        functions: dict[str, Any] = {
+            f.name: Static(value.value)
+            for f in dataclasses.fields(self)
+            if isinstance(value := getattr(self, f.name), Static)
+        }
+        return dataclasses.replace(self, **functions)
+
     @property
     def dim(self) -> int:
         """Number of unconstrained coordinates."""
@@ -139,7 +153,9 @@ class Target:
         """Return what the user's `log_density` gives at z: the likelihood where a prior was declared."""
         function = self.log_density_function.value
         if function is None:
-            raise NotImplementedError("this target was made from draws and has no log density")
+            raise NotImplementedError(
+                "this target was made from draws and has no log density; fit it with vk.objectives.ForwardKL"
+            )
         x = self.constrain(z)
         value = function(x) if self.data is None else function(x, self.data)
         return _checked_scalar("log_density", value)
@@ -177,7 +193,14 @@ class Target:
         if self.derived_function is None:
             return x
         function = self.derived_function.value
-        return {**x, **(function(x) if self.data is None else function(x, self.data))}
+        derived = function(x) if self.data is None else function(x, self.data)
+        if not isinstance(derived, Mapping):
+            raise TypeError(f"derived: it must return a dict of named quantities, got {type(derived).__name__}")
+        if both := sorted(set(x) & set(derived)):
+            raise ValueError(
+                f"derived: {', '.join(both)} is a variable already; give the derived quantity another name"
+            )
+        return {**x, **derived}
 
     def __repr__(self) -> str:
         variables = ", ".join(
@@ -220,7 +243,10 @@ def _log_prob_of_variable(name: str, distribution: Any, value: Array) -> Scalar:
 
 
 def _checked_scalar(name: str, value: Any) -> Scalar:
-    array = jnp.asarray(value)
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must return one scalar for one point, got {type(value).__name__}") from error
     if array.shape != ():
         raise ValueError(f"{name} must return one scalar for one point, got an array of shape {array.shape}; sum it")
     if not jnp.issubdtype(array.dtype, jnp.floating):

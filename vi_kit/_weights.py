@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 _PRIOR_SHAPE, _PRIOR_SIZE = 0.5, 10  # weakly informative prior on k̂: ten observations of 0.5
 _FLOOR = -80.0
+_LEAST_EXCESSES = 5
 
 
 class SmoothedWeights(NamedTuple):
@@ -79,11 +80,12 @@ def pareto_smooth(log_weights: Float[Array, " n"]) -> SmoothedWeights:
     quantiles = jnp.where(jnp.abs(khat) < 1e-6, -scale * log_survival, scale * jnp.expm1(-safe * log_survival) / safe)
     # No smoothed weight may exceed the largest raw one.
     smoothed = jnp.minimum(base + jnp.log1p(quantiles + offset), jnp.zeros((), shifted.dtype))
-    usable = jnp.isfinite(khat) & (cutoff > _FLOOR)
+    usable = jnp.isfinite(khat) & (cutoff > _FLOOR) & (jnp.sum(excess > 0) >= _LEAST_EXCESSES)
     tail = jnp.where(usable, smoothed, ascending[num - size :])
     replaced = shifted.at[order].set(jnp.concatenate([ascending[: num - size], tail]))
     # A tail that spans e⁸⁰ hangs on a few draws: no shape can be fitted, and none would help.
-    khat = jnp.where(cutoff > _FLOOR, khat, jnp.inf)
+    settled = (cutoff > _FLOOR) & ((jnp.sum(excess > 0) >= _LEAST_EXCESSES) | ~(excess[-1] > 0))
+    khat = jnp.where(settled, khat, jnp.inf)
     bad = jnp.any(jnp.isnan(log_weights) | (log_weights == jnp.inf)) | ~jnp.any(jnp.isfinite(log_weights))
     return SmoothedWeights(jax.nn.log_softmax(replaced), jnp.where(bad, jnp.inf, khat))
 

@@ -125,6 +125,12 @@ def evidence(**changes):
         ({"corrected_means": np.array([0.0, 0.31])}, False, "tau by 0.31"),
         ({"corrected_sds": np.array([1.5, 1.0])}, False, "mu by 0.33"),
         ({"khat": 0.6, "corrected_means": np.array([0.0, 0.2])}, False, "tau by 0.20"),
+        ({"khat": 0.55, "gap": 0.4}, False, "0.40 nats of KL(q‖p)"),
+        ({"khat": 0.3, "gap": 0.4}, True, "Believe it"),
+        ({"resolution": 0.12}, False, "rounding hides differences below 0.12 nats"),
+        ({"excess": 10.0}, False, "log_normalizer"),
+        ({"unsettled": "tau"}, False, "the sd of tau"),
+        ({"khat": 0.6999}, True, "0.6999 is below 0.70"),
         ({"khat": 0.3, "corrected_means": np.array([0.0, 0.2])}, True, "tau the most"),
     ],
 )
@@ -147,4 +153,65 @@ def test_coordinates():
     labels, values = coordinates(tree)
     assert labels == ("beta[0,0]", "beta[0,1]", "beta[1,0]", "beta[1,1]", "mu")
     np.testing.assert_array_equal(values[1], [4, 5, 6, 7, 1])
-    assert coordinates(np.zeros((3, 2)), ("a", "b"))[0] == ("a", "b")
+    named = vk.make_target(
+        lambda x: -(x["mu"] ** 2) - x["tau"] ** 2,
+        {"mu": 0.0, "tau": 1.0},
+        derived=lambda x: {"a": 100 * x["mu"]},
+        names=["MU", "TAU"],
+    )
+    draws = {"a": np.full(3, 100.0), "mu": np.full(3, 1.0), "tau": np.full(3, 2.0)}
+    labels, values = coordinates(draws, named.layout)  # the derived quantity sorts first and keeps its own name
+    assert dict(zip(labels, values[0], strict=True)) == {"a": 100.0, "MU": 1.0, "TAU": 2.0}
+
+
+@pytest.mark.parametrize("constant", [-1e6, -1e9, 1e7])
+@pytest.mark.parametrize("mean", [0.0, 0.9])
+def test_rounding_is_never_taken_for_agreement(key, constant, mean):
+    # In float32 a constant of a million hides tenths of a nat: whatever q is, it cannot be vouched for.
+    target = vk.make_target(lambda x: -0.5 * jnp.sum(x**2) + constant, 2)
+    report = report_of(key, target, mean=mean, scale=1.0)
+    assert not report.reliable
+    assert "rounding" in report.reason
+
+
+def test_a_moderate_constant_changes_nothing(key):
+    target = vk.make_target(lambda x: -0.5 * jnp.sum(x**2) - 1e4, 2)
+    assert report_of(key, target, mean=0.0, scale=1.0).reliable
+    assert not report_of(key, target, mean=0.9, scale=1.0).reliable
+
+
+def test_an_impossible_log_normalizer_is_not_believed(key):
+    report = report_of(key, vk.make_target(lambda x: -0.5 * jnp.sum(x**2), 2, log_normalizer=0.0), mean=0.0, scale=1.0)
+    assert not report.reliable
+    assert "log_normalizer" in report.reason
+
+
+def test_an_unsettled_sd_is_not_believed(key):
+    target = vk.make_target(
+        lambda x: jnp.sum(norm.logpdf(jnp.log(x), 0.0, 3.0) - jnp.log(x)), 2, support=vk.support.positive
+    )
+    family = vk.families.MeanField(2)
+    report = vk.diagnose(key, target, family, family.init(key, scale=3.0))
+    assert not report.reliable
+    assert "heavy a tail" in report.reason
+
+
+def test_collapsed_weights_of_given_draws_are_not_believed(key):
+    draws = jax.random.normal(key, (500, 2))
+    log_weights = jnp.where(jnp.arange(500) < 3, 0.0, -jnp.inf)
+    target = vk.targets.from_draws(draws, log_weights=log_weights)
+    family = vk.families.MeanField(2)
+    report = vk.diagnose(jax.random.key(1), target, family, family.init(jax.random.key(2)))
+    assert report.ess == pytest.approx(3.0)
+    assert not report.reliable
+    assert "worth only 3 draws" in report.reason
+
+
+def test_narrow_mean_field_on_a_correlated_target_is_never_believed(key):
+    # The best mean-field fit of ρ = 0.9 in d = 10: sds a third of the true ones, k̂ near its threshold.
+    dim, rho = 10, 0.9
+    precision = np.linalg.inv(np.full((dim, dim), rho) + (1 - rho) * np.eye(dim)).astype(np.float32)
+    target = vk.make_target(lambda x, data: -0.5 * x @ data @ x, dim, data=precision)
+    family = vk.families.MeanField(dim)
+    params = family.init(jax.random.key(0), scale=jnp.asarray(1 / np.sqrt(np.diag(precision))))
+    assert not any(vk.diagnose(k, target, family, params).reliable for k in jax.random.split(key, 12))

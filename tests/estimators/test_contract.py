@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from gaussian_problem import FACTOR, LOG_NORMALIZER, MEAN, gaussian_target, reverse_kl, start
 from registry import DIM, ESTIMATORS, FAMILIES, UNBIASED
@@ -125,3 +126,24 @@ def test_no_draws_are_refused(name, key):
     family = vk.families.MeanField(DIM)
     with pytest.raises(ValueError, match="num_samples: expected at least 1, got 0"):
         ESTIMATORS[name](integrand, family, start(family), key, 0)
+
+
+@pytest.mark.parametrize("name", ["pathwise", "sticking_the_landing", "closed_form_entropy", "self_normalized"])
+def test_second_derivatives_are_right(name):
+    """The gradient through a whole fit, in the learning rate, against finite differences with common draws."""
+    family = vk.families.MeanField(2)
+    target = vk.make_target(lambda x: -0.5 * jnp.sum((x - 1.0) ** 2) / 0.3, 2)
+    if name == "self_normalized":
+        objective = vk.objectives.ForwardKL(family, vk.objectives.self_normalized, num_samples=8)
+    else:
+        objective = vk.objectives.ReverseKL(family, getattr(vk.estimators, name), num_samples=4)
+    start = family.init(jax.random.key(0), mean=jnp.array([0.5, -0.5]))
+
+    def final_loss(rate):
+        algorithm = vk.algorithms.GradientDescent(objective, optax.sgd, learning_rate=rate)
+        fitted = vk.optimize(jax.random.key(1), target, algorithm, start, num_steps=5)
+        return jnp.sum(fitted.params.mean**2) + jnp.sum(fitted.params.log_scale)
+
+    step = 1e-3
+    finite_difference = (final_loss(0.05 + step) - final_loss(0.05 - step)) / (2 * step)
+    np.testing.assert_allclose(jax.grad(final_loss)(0.05), finite_difference, rtol=2e-2)

@@ -125,12 +125,12 @@ def test_closed_form_spreads_one_normal_over_a_variable(key):
         (
             lambda: conjugate_target({"a": distrax.Normal(0.0, 1.0), "b": distrax.Laplace(0.0, 1.0)}),
             NotImplementedError,
-            r"because of b \(Laplace prior, support real\); use kl_term=vk.objectives.monte_carlo_kl",
+            r"because of b \(Laplace prior, Real support\); use kl_term=vk.objectives.monte_carlo_kl",
         ),
         (
             lambda: conjugate_target(support={"a": vk.support.positive}),
             NotImplementedError,
-            r"because of a \(Normal prior, support > 0\)",
+            r"because of a \(Normal prior, GreaterThan support\)",
         ),
     ],
 )

@@ -382,3 +382,27 @@ def test_equal_targets_share_one_tree_structure():
 def test_repr_says_what_is_there():
     target = hierarchical(derived=lambda x, data: {}, log_normalizer=1.0)
     assert repr(target) == ("Target(dim=5; mu, tau > 0, theta[3]; with data, log normalizer, derived quantities)")
+
+
+def test_derived_quantities_keep_out_of_the_variables_way():
+    target = vk.make_target(lambda x: -(x["a"] ** 2), {"a": 0.0}, derived=lambda x: {"a": 2 * x["a"]})
+    with pytest.raises(ValueError, match="derived: a is a variable already"):
+        target.report(jnp.zeros(1))
+    wrong = vk.make_target(lambda x: -(x["a"] ** 2), {"a": 0.0}, derived=lambda x: x["a"])
+    with pytest.raises(TypeError, match="derived: it must return a dict"):
+        wrong.report(jnp.zeros(1))
+
+
+@pytest.mark.parametrize(
+    ("log_density", "words"),
+    [
+        (lambda x: None, "must return one scalar for one point, got NoneType"),
+        (lambda x: np.log(x), "must be a JAX function"),
+        (lambda x: -float(jnp.sum(x)), "must be a JAX function"),
+        (lambda x: 1.0 if x[0] > 0 else 2.0, "must be a JAX function"),
+    ],
+)
+def test_what_jax_cannot_trace_is_said_in_a_sentence(log_density, words):
+    check = vk.check(jax.random.key(0), vk.make_target(log_density, 2))
+    assert not check.ok
+    assert words in check.problems[0]

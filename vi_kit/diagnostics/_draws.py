@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from vi_kit import _distributions as distributions
-from vi_kit._types import Family, KeyArray, Params, Target
+from vi_kit._types import Family, KeyArray, Layout, Params, Target
 
 BLOCK = 256
 """Draws of one block: large enough to fill a vector unit, small enough to look at between steps."""
@@ -60,8 +60,11 @@ def draw(
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_samples], *parts)  # type: ignore[no-any-return]
 
 
-def coordinates(tree: PyTree, labels: tuple[str, ...] | None = None) -> tuple[tuple[str, ...], np.ndarray]:
-    """Flatten draws (leading axis n) to labels and an array (n, coordinates): `theta[0]`, `beta[0,1]`, `mu`."""
+def coordinates(tree: PyTree, layout: Layout | None = None) -> tuple[tuple[str, ...], np.ndarray]:
+    """Flatten draws (leading axis n) to labels and an array (n, coordinates): `theta[0]`, `beta[0,1]`, `mu`.
+
+    Labels that the user chose (`layout.labels`) replace those of the variables; derived quantities keep their own.
+    """
     names: list[str] = []
     columns = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -69,8 +72,14 @@ def coordinates(tree: PyTree, labels: tuple[str, ...] | None = None) -> tuple[tu
         array = np.asarray(leaf)
         names.extend(element_labels(name, array.shape[1:]))
         columns.append(array.reshape(array.shape[0], -1))
-    if labels is not None:
-        names[: len(labels)] = labels
+    if layout is not None and layout.labels is not None:
+        own = [
+            label
+            for name, shape in zip(layout.names, layout.shapes, strict=True)
+            for label in element_labels(name or "x", shape)
+        ]
+        chosen = dict(zip(own, layout.labels, strict=True))
+        names = [chosen.get(name, name) for name in names]
     return tuple(names), np.concatenate(columns, axis=1)
 
 

@@ -16,7 +16,9 @@ from vi_kit._weights import effective_sample_size, khat_threshold, pareto_smooth
 from vi_kit.diagnostics._draws import Draws, coordinates, draw
 from vi_kit.diagnostics._verdict import Evidence, verdict
 
-_ROUNDING = 64
+_ROUNDING = 8  # steps of rounding within which log weights count as equal
+_LARGEST_SD_ERROR = 0.1
+_COARSE = 1e-3  # nats; beyond it rounding is not to be taken for equality
 
 
 @dataclass(frozen=True)
@@ -133,25 +135,29 @@ def diagnose(key: KeyArray, target: Target, family: Family, params: Params, *, n
     check_key(key)
     if num_samples < 100:
         raise ValueError(f"num_samples: expected at least 100, got {num_samples}")
+    target = target.refreshed()
     draws = draw(key, target, family, params, num_samples, with_density=target.has_density)
     return judge(target, family, draws)
 
 
-def judge(target: Target, family: Family, draws: Draws, *, finite: bool = True, stopped: str = "") -> Report:
+def judge(target: Target, family: Family, draws: Draws, *, finite: bool = True) -> Report:
     """Make the report of draws that are already there."""
     num = len(draws.log_q)
-    labels, values = coordinates(draws.x, target.layout.labels)
+    labels, values = coordinates(draws.x, target.layout)
     values = values.astype(np.float64)
     means, sds = values.mean(axis=0), values.std(axis=0, ddof=1)
     threshold = khat_threshold(num)
     if draws.log_p is None:
-        kept = _kept_draws(target)
-        reliable, reason = verdict(Evidence(threshold, finite=finite, labels=labels, means=means, sds=sds, given=kept))
+        kept, ess = _kept_draws(target)
+        evidence = Evidence(threshold, finite=finite, labels=labels, means=means, sds=sds, given=kept, ess=ess)
+        reliable, reason = verdict(evidence)
         rows = _rows(labels, values, means, sds, None, None)
-        return Report(target.dim, repr(family), num, None, None, threshold, None, None, None, reliable, reason, rows)
+        return Report(target.dim, repr(family), num, None, None, threshold, ess, None, None, reliable, reason, rows)
     log_weights = np.asarray(draws.log_p, np.float64) - np.asarray(draws.log_q, np.float64)
     centered = log_weights - np.nanmax(np.where(np.isfinite(log_weights), log_weights, -np.inf), initial=-np.inf)
-    if np.ptp(centered) < _ROUNDING * np.finfo(draws.log_p.dtype).eps * np.abs(draws.log_p).max():
+    finite_log_p = draws.log_p[np.isfinite(draws.log_p)]
+    resolution = float(np.finfo(draws.log_p.dtype).eps * np.abs(finite_log_p).max(initial=1.0))
+    if resolution < _COARSE and np.ptp(centered) < _ROUNDING * resolution:
         centered = np.zeros_like(centered)  # equal but for rounding, whose tail says nothing
     smoothed = jax.device_get(pareto_smooth(jnp.asarray(np.where(np.isnan(log_weights), np.nan, centered))))
     ess = float(effective_sample_size(smoothed.log_weights))
@@ -161,6 +167,8 @@ def judge(target: Target, family: Family, draws: Draws, *, finite: bool = True, 
     corrected_sds = np.sqrt(weights @ (values - corrected_means) ** 2)
     elbo = mean_estimate(log_weights)
     known = None if target.log_normalizer is None else float(target.log_normalizer)
+    log_z = _log_mean_estimate(log_weights)
+    rows = _rows(labels, values, means, sds, corrected_means, corrected_sds)
     evidence = Evidence(
         threshold,
         finite=finite and bool(np.isfinite(log_weights).any()),
@@ -173,7 +181,10 @@ def judge(target: Target, family: Family, draws: Draws, *, finite: bool = True, 
         sds=sds,
         corrected_means=corrected_means,
         corrected_sds=corrected_sds,
-        stopped=stopped,
+        resolution=resolution,
+        gap=float(log_z.value) - float(elbo.value),
+        excess=0.0 if known is None else (float(elbo.value) - known) / max(float(elbo.standard_error), 1e-3),
+        unsettled=_unsettled(rows),
     )
     reliable, reason = verdict(evidence)
     return Report(
@@ -184,24 +195,31 @@ def judge(target: Target, family: Family, draws: Draws, *, finite: bool = True, 
         khat=float(smoothed.khat),
         khat_threshold=threshold,
         ess=ess,
-        log_normalizer=_log_mean_estimate(log_weights),
+        log_normalizer=log_z,
         reverse_kl=None if known is None else Estimate(known - elbo.value, elbo.standard_error, elbo.num_effective),
         reliable=reliable,
         reason=reason,
-        coordinates=_rows(labels, values, means, sds, corrected_means, corrected_sds),
+        coordinates=rows,
     )
 
 
-def _kept_draws(target: Target) -> tuple[np.ndarray, np.ndarray] | None:
-    """Moments of the draws a target was made from, by weight."""
+def _unsettled(rows: dict[str, Coordinate]) -> str:
+    """Name the coordinate whose sd has the largest relative error, where that is large."""
+    errors = {label: row.sd_standard_error / row.sd for label, row in rows.items() if row.sd > 0}
+    worst = max(errors, key=lambda label: errors[label], default="")
+    return worst if worst and errors[worst] > _LARGEST_SD_ERROR else ""
+
+
+def _kept_draws(target: Target) -> tuple[tuple[np.ndarray, np.ndarray] | None, float | None]:
+    """Moments of the draws a target was made from, by weight, and how many they are worth."""
     if target.draws is None:
-        return None
+        return None, None
     _, values = coordinates(target.draws)
     log_weights = target.draws_log_weights
     weights = np.ones(len(values)) if log_weights is None else np.asarray(jax.nn.softmax(log_weights), np.float64)
     weights = weights / weights.sum()
     mean = weights @ values
-    return mean, np.sqrt(weights @ (values - mean) ** 2)
+    return (mean, np.sqrt(weights @ (values - mean) ** 2)), float(1 / np.sum(weights**2))
 
 
 def mean_estimate(values: np.ndarray) -> Estimate:

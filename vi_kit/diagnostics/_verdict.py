@@ -10,6 +10,9 @@ import numpy as np
 _LEAST_ESS = 100.0
 _LARGEST_SHIFT = 0.3
 _LARGEST_SHIFT_NOISY = 0.15
+_LARGEST_GAP = 0.3
+_COARSEST = 0.1
+_LARGEST_EXCESS = 6.0
 _NOISY_KHAT = 0.5  # beyond it the weights have no variance, and the change they show falls short of the true one
 
 
@@ -29,29 +32,53 @@ class Evidence:
     corrected_means: np.ndarray | None = None
     corrected_sds: np.ndarray | None = None
     given: tuple[np.ndarray, np.ndarray] | None = None
-    stopped: str = ""
+    resolution: float = 0.0  # nats between neighboring values of the log density in its floating-point type
+    gap: float = 0.0  # log Z by importance sampling less the ELBO: an estimate of KL(q‖p)
+    excess: float = 0.0  # standard errors by which the ELBO is above the log normalizer that was given
+    unsettled: str = ""  # a coordinate whose sd is still noise at this number of draws
 
 
 def verdict(evidence: Evidence) -> tuple[bool, str]:
     """Return whether the fit is reliable and why, in one sentence."""
     if not evidence.finite:
         return False, "Do not believe it: the fit ended on numbers that are not finite."
-    if evidence.khat is None or evidence.ess is None:
+    if evidence.khat is None:
         return _against_given_draws(evidence)
     if evidence.nonfinite_draws:
         return False, (
             f"Do not believe it: the log density is not finite at {evidence.nonfinite_draws} of "
             f"{evidence.num_samples} draws of q, so q reaches where the target has no mass or cannot be evaluated."
         )
+    if evidence.resolution > _COARSEST:
+        return False, (
+            "Do not believe it: the log density is so large that rounding hides differences below "
+            f"{evidence.resolution:.2g} nats; subtract a constant from it, rescale its variables, or use float64."
+        )
+    if evidence.excess > _LARGEST_EXCESS:
+        return False, (
+            "Do not believe it: the ELBO is above the log_normalizer that was given, which no ELBO can be; that number "
+            "or the log density is wrong."
+        )
     if evidence.khat >= evidence.khat_threshold:
         return False, (
-            f"Do not believe it: Pareto k̂ = {evidence.khat:.2f} is not below {evidence.khat_threshold:.2f}, so q "
-            "misses mass of the target that importance weights cannot bring back; try a richer family or more steps."
+            f"Do not believe it: Pareto k̂ = {_shown(evidence)} is not below {evidence.khat_threshold:.2f}, so q "
+            "misses mass of the target that importance weights cannot bring back; try a richer family, more steps, or "
+            "a start= nearer to where the mass is."
         )
-    if evidence.ess < _LEAST_ESS:
+    if evidence.ess is None or evidence.ess < _LEAST_ESS:
         return False, (
-            f"Do not believe it: the importance weights are worth only {evidence.ess:.0f} of {evidence.num_samples} "
-            "draws; try a richer family or more steps."
+            f"Do not believe it: the importance weights are worth only {evidence.ess or 0:.0f} of "
+            f"{evidence.num_samples} draws; try a richer family or more steps."
+        )
+    if evidence.khat >= _NOISY_KHAT and evidence.gap > _LARGEST_GAP:
+        return False, (
+            f"Do not believe it: q is about {evidence.gap:.2f} nats of KL(q‖p) away, and with k̂ = {evidence.khat:.2f} "
+            "the importance weights are too noisy to say what that does to means and sds; try a richer family."
+        )
+    if evidence.unsettled:
+        return False, (
+            f"Do not believe the sd of {evidence.unsettled}: it has so heavy a tail that {evidence.num_samples} draws "
+            "do not settle it; read its quantiles instead."
         )
     shift, label = _largest_shift(evidence)
     limit = _LARGEST_SHIFT if evidence.khat < _NOISY_KHAT else _LARGEST_SHIFT_NOISY
@@ -63,10 +90,19 @@ def verdict(evidence: Evidence) -> tuple[bool, str]:
         )
     most = f" ({label} the most)" if shift >= 0.01 else ""
     return True, (
-        f"Believe it: Pareto k̂ = {evidence.khat:.2f} is below {evidence.khat_threshold:.2f}, and the importance "
+        f"Believe it: Pareto k̂ = {_shown(evidence)} is below {evidence.khat_threshold:.2f}, and the importance "
         f"weights it vouches for change no mean or sd by more than {max(shift, 0.01):.2f} sd{most}; a mode that no "
         "draw of q reaches cannot be seen from here."
     )
+
+
+def _shown(evidence: Evidence) -> str:
+    """Format k̂ so that rounding does not put it on the other side of its threshold."""
+    khat = math.inf if evidence.khat is None else evidence.khat
+    if not math.isfinite(khat):
+        return "∞" if khat > 0 else "−∞"
+    same = f"{khat:.2f}" == f"{evidence.khat_threshold:.2f}"
+    return f"{khat:.4f}" if same else f"{khat:.2f}"
 
 
 def _largest_shift(evidence: Evidence) -> tuple[float, str]:
@@ -88,6 +124,11 @@ def _against_given_draws(evidence: Evidence) -> tuple[bool, str]:
     if evidence.given is None:
         return False, "Do not believe it yet: the target has no density and no draws to judge it by."
     means, sds = evidence.given
+    if evidence.ess is not None and evidence.ess < _LEAST_ESS:
+        return False, (
+            f"Do not believe it: the weights of the given draws are worth only {evidence.ess:.0f} draws; give more "
+            "draws or better weights."
+        )
     shift, label = _largest_difference(evidence, means, sds)
     if not math.isfinite(shift) or shift > _LARGEST_SHIFT:
         return False, (

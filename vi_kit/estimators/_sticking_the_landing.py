@@ -21,10 +21,19 @@ def sticking_the_landing(
 
     Source: Roeder, Wu and Duvenaud, "Sticking the Landing", 2017, https://arxiv.org/abs/1703.09194
     """
-    fixed = jax.lax.stop_gradient(params)
+
+    # Not by stop_gradient on the parameters: that would also cut second derivatives, as those through a whole fit.
+    @jax.custom_jvp
+    def log_q(params: Params, z: Event) -> Scalar:
+        return distributions.log_prob(family.dist(params), z)
+
+    @log_q.defjvp
+    def _(primals: tuple[Params, Event], tangents: tuple[Params, Event]) -> tuple[Scalar, Scalar]:
+        params, z = primals
+        return jax.jvp(lambda event: distributions.log_prob(family.dist(params), event), (z,), (tangents[1],))
 
     def draw(key: KeyArray) -> tuple[Event, Scalar]:
         z = distributions.sample(family.dist(params), key)
-        return z, distributions.log_prob(family.dist(fixed), z)
+        return z, log_q(params, z)
 
     return mean_over_draws("sticking_the_landing", draw, integrand, family, params, key, num_samples)

@@ -30,10 +30,9 @@ def self_normalized(family: Family, params: Params, target: Target, key: KeyArra
 
     The bias falls as 1/n; where the weights collapse on few draws the report says so and the fit is not reliable.
     """
-    fixed = jax.lax.stop_gradient(params)
 
     def one(key: KeyArray) -> tuple[Array, Array]:
-        z, log_q = distributions.sample_and_log_prob(family.dist(fixed), key)
+        z, log_q = distributions.sample_and_log_prob(family.dist(params), key)
         return z, target.log_density(z) - log_q
 
     return jax.vmap(one)(jax.random.split(key, num_samples or _DEFAULT_NUM_SAMPLES))
@@ -139,11 +138,22 @@ class ForwardKL:
     def __call__(self, params: Params, target: Target, key: KeyArray, *, step: int | Int[Array, ""] = 0) -> Scalar:
         """Return the cross-entropy −E_p[log q], in nats."""
         del step
-        z, log_weights = jax.lax.stop_gradient(self.source(target)(self.family, params, target, key, self.num_samples))
+        z, log_weights = self.source(target)(self.family, params, target, key, self.num_samples)
         if z.shape[1] != self.family.dim:
             raise ValueError(f"family: its dim is {self.family.dim}, but the target's is {z.shape[1]}")
         weights = jax.nn.softmax(log_weights)
         # A draw of zero weight may lie outside the support, where z is NaN: it must not spoil value or gradient.
         z = jnp.where((weights > 0)[:, None], z, jnp.zeros_like(z))
-        log_q = jax.vmap(lambda event: distributions.log_prob(self.family.dist(params), event))(z)
-        return -jnp.sum(jnp.where(weights > 0, weights * log_q, jnp.zeros_like(log_q)))
+
+        # Draws and weights are held fixed by this rule and not by stop_gradient, which would cut second derivatives.
+        @jax.custom_jvp
+        def cross_entropy(params: Params, z: Array, weights: Array) -> Scalar:
+            log_q = jax.vmap(lambda event: distributions.log_prob(self.family.dist(params), event))(z)
+            return -jnp.sum(jnp.where(weights > 0, weights * log_q, jnp.zeros_like(log_q)))
+
+        @cross_entropy.defjvp
+        def _(primals: tuple[Params, Array, Array], tangents: tuple[Params, Array, Array]) -> tuple[Scalar, Scalar]:
+            _, z, weights = primals
+            return jax.jvp(lambda p: cross_entropy.fun(p, z, weights), primals[:1], tangents[:1])
+
+        return cross_entropy(params, z, weights)

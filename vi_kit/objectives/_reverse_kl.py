@@ -49,7 +49,7 @@ def _gaussian_prior(target: Target) -> Any:
         if not is_normal or str(support) != "real":
             raise NotImplementedError(
                 f"kl_term: no closed form for KL(q‖prior) because of {name or 'x'} ({type(inner).__name__} prior, "
-                f"support {support}); use kl_term=vk.objectives.monte_carlo_kl"
+                f"{type(support).__name__} support); use kl_term=vk.objectives.monte_carlo_kl"
             )
         scale = inner.scale if isinstance(inner, distrax.Normal) else inner.scale_diag
         means.append(jnp.broadcast_to(inner.loc, shape).reshape(-1))
