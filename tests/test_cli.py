@@ -216,8 +216,8 @@ def test_a_target_from_the_users_file(here, user):
         ("integer", ["log_density", "floating-point", "int"]),
         ("constant", ["log_density", "does not depend"]),
         ("negative_scale", ["data['sigma']", "positive", "-1"]),
-        ("branches", ["model failed", "bool"]),
-        ("missing_key", ["model failed", "b"]),
+        ("branches", ["log_density", "jnp.where"]),
+        ("missing_key", ["log_density", "reads 'b'"]),
         ("bad_support", ["support", "'b'"]),
     ],
 )

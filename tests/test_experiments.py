@@ -10,7 +10,13 @@ import pytest
 FOLDERS = sorted(path.parent for path in (Path(__file__).parent.parent / "experiments").glob("*/run.py"))
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+SMOKE = [
+    pytest.param(folder, marks=[pytest.mark.slow] if folder.name == "reference_answers" else [], id=folder.name)
+    for folder in FOLDERS
+]
+
+
+@pytest.mark.parametrize("folder", SMOKE)
 def test_smoke(folder):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if "__pycache__" not in path.parts}
     # Its own process: an experiment may choose double precision or another default for itself.
