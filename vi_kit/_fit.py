@@ -119,11 +119,11 @@ def fit(
     target = target.refreshed()
     if target.has_density:
         check_static(target)
-    start_key, run_key, draw_key = jax.random.split(key, 3)
+    start_key, run_key, draw_key, elbo_key = jax.random.split(key, 4)
     params = start_params(start_key, start, algorithm, target)
     run = _Run(target, algorithm, int(steps), max_seconds, max_evaluations, callback, began)
     with ProgressBar(run.num_steps, enabled=progress) as bar:
-        run.go(run_key, params, draw_key, bar)
+        run.go(run_key, params, elbo_key, bar)
     return run.finish(draw_key)
 
 
@@ -293,7 +293,7 @@ class _Run:
         family = self.algorithm.family
         num, block = self._num_draws(), self._block()
         draws: Draws = draw(
-            jax.random.fold_in(key, 1), self.target, family, self.params, num,
+            key, self.target, family, self.params, num,
             with_density=self.target.has_density, block=block,
         )  # fmt: skip
         if self.target.has_density:
