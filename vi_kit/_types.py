@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
+from vi_kit._estimate import Estimate as Estimate
 from vi_kit._target import Event as Event
 from vi_kit._target import KeyArray as KeyArray
 from vi_kit._target import Layout as Layout
@@ -23,20 +24,6 @@ from vi_kit._target import Support as Support
 from vi_kit._target import Target as Target
 
 Params: TypeAlias = Any  # a pytree of arrays
-
-
-class Estimate(NamedTuple):
-    """A Monte Carlo number with what it takes to believe it.
-
-    Attributes:
-        value: the estimate, nats where it is a divergence.
-        standard_error: its Monte Carlo standard error, same unit.
-        num_effective: the effective number of independent draws behind it.
-    """
-
-    value: Float[Array, "..."] | float
-    standard_error: Float[Array, "..."] | float
-    num_effective: Float[Array, "..."] | float
 
 
 class Distribution(Protocol):

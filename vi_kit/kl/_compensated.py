@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+
+if TYPE_CHECKING:  # jaxtyping would be most of what importing `vi_kit.kl` costs
+    from jaxtyping import Array, Float
 
 
 def log_ratio(p: Float[Array, "..."], q: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
 
 from vi_kit.kl._compensated import expm1_minus, log_ratio
+
+if TYPE_CHECKING:  # jaxtyping would be most of what importing `vi_kit.kl` costs
+    from jaxtyping import Array, ArrayLike, Float
 
 
 def _floats(*values: ArrayLike) -> list[Array]:
