@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
@@ -19,15 +20,20 @@ def log_ratio(p: Float[Array, "..."], q: Float[Array, "..."]) -> Float[Array, ".
     return jnp.where(near, jnp.log1p((near_p - near_q) / near_q), jnp.log(far_p) - jnp.log(far_q))
 
 
+def series(x: Float[Array, "..."], first: int = 2) -> Float[Array, "..."]:
+    """Return Σ_{k ≥ first} xᵏ/k!, rounded right for |x| ≤ 1."""
+    last = 12 if x.dtype.itemsize <= 4 else 20
+    total = jnp.full_like(x, 1 / math.factorial(last))
+    for k in range(last - 1, first - 1, -1):
+        total = 1 / math.factorial(k) + x * total
+    return total * x * x if first == 2 else total * x
+
+
 def expm1_minus(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Return exp(x) − 1 − x ≥ 0 without cancellation.
 
     Near zero the difference of two nearly equal numbers would lose every digit; there its series is used.
     """
-    small = jnp.abs(x) < 0.3
-    near = jnp.where(small, x, jnp.zeros_like(x))
-    series = jnp.ones_like(x)
-    for k in range(9, 2, -1):  # x²/2 (1 + x/3 (1 + x/4 (…)))
-        series = 1 + near / k * series
-    far = jnp.where(small, jnp.ones_like(x), x)
-    return jnp.where(small, 0.5 * near * near * series, jnp.expm1(far) - far)
+    near = jnp.abs(x) < 1
+    far = jnp.where(near, jnp.full_like(x, 2), x)
+    return jnp.where(near, series(jnp.where(near, x, jnp.zeros_like(x))), jnp.exp(far) - (1 + far))

@@ -30,6 +30,8 @@ def floats(**named: ArrayLike) -> list[Float[Array, "..."]]:
     for name, value in named.items():
         if isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
+        if isinstance(value, list | tuple) and any(hasattr(x, "shape") for x in value):
+            raise TypeError(f"{name}: expected an array, got a {type(value).__name__} of arrays; use jnp.stack")
         array = jnp.asarray(value)
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise TypeError(f"{name}: expected floating-point numbers, got {array.dtype}{list(array.shape)}")
