@@ -1,6 +1,11 @@
 """KL on arrays, to import into models. Needs only jax; (p, q) means KL(p‖q), in nats, without reduction."""
 
 from vi_kit._estimate import Estimate as Estimate
+from vi_kit.kl._adaptive import AdaptiveCoefficient as AdaptiveCoefficient
+from vi_kit.kl._adaptive import CoefficientState as CoefficientState
+from vi_kit.kl._adaptive import LagrangianRule as LagrangianRule
+from vi_kit.kl._adaptive import ProportionalRule as ProportionalRule
+from vi_kit.kl._adaptive import ThresholdRule as ThresholdRule
 from vi_kit.kl._categorical import bernoulli as bernoulli
 from vi_kit.kl._categorical import categorical as categorical
 from vi_kit.kl._categorical import categorical_from_log_probs as categorical_from_log_probs
@@ -12,8 +17,14 @@ from vi_kit.kl._gaussian import multivariate_normal as multivariate_normal
 from vi_kit.kl._gaussian import normal as normal
 from vi_kit.kl._mixtures import jensen_shannon as jensen_shannon
 from vi_kit.kl._mixtures import skew as skew
+from vi_kit.kl._policy import regularized_policy as regularized_policy
+from vi_kit.kl._policy import regularized_value as regularized_value
+from vi_kit.kl._policy import temperature_dual as temperature_dual
 from vi_kit.kl._probabilities import check_probabilities as check_probabilities
 from vi_kit.kl._renyi import alpha_divergence as alpha_divergence
 from vi_kit.kl._renyi import renyi as renyi
 from vi_kit.kl._symmetric import jeffreys as jeffreys
 from vi_kit.kl._symmetric import total_variation as total_variation
+from vi_kit.kl._trust_region import TrustRegionStep as TrustRegionStep
+from vi_kit.kl._trust_region import fisher_vector_product as fisher_vector_product
+from vi_kit.kl._trust_region import trust_region_step as trust_region_step
