@@ -1,6 +1,7 @@
 """KL on arrays, to import into models. Needs only jax; (p, q) means KL(p‖q), in nats, without reduction."""
 
 from vi_kit._estimate import Estimate as Estimate
+from vi_kit.kl import schedules as schedules
 from vi_kit.kl._adaptive import AdaptiveCoefficient as AdaptiveCoefficient
 from vi_kit.kl._adaptive import CoefficientState as CoefficientState
 from vi_kit.kl._adaptive import LagrangianRule as LagrangianRule
@@ -10,11 +11,28 @@ from vi_kit.kl._categorical import bernoulli as bernoulli
 from vi_kit.kl._categorical import categorical as categorical
 from vi_kit.kl._categorical import categorical_from_log_probs as categorical_from_log_probs
 from vi_kit.kl._categorical import categorical_from_probs as categorical_from_probs
+from vi_kit.kl._diffusion import continuous_diffusion_loss as continuous_diffusion_loss
+from vi_kit.kl._diffusion import diffusion_loss as diffusion_loss
+from vi_kit.kl._diffusion import diffusion_posterior as diffusion_posterior
+from vi_kit.kl._diffusion import diffusion_prior as diffusion_prior
+from vi_kit.kl._diffusion import low_discrepancy_times as low_discrepancy_times
+from vi_kit.kl._discretized_normal import discretized_normal_log_prob as discretized_normal_log_prob
 from vi_kit.kl._entropy import cross_entropy as cross_entropy
 from vi_kit.kl._entropy import entropy as entropy
 from vi_kit.kl._entropy import to_uniform as to_uniform
 from vi_kit.kl._gaussian import multivariate_normal as multivariate_normal
 from vi_kit.kl._gaussian import normal as normal
+from vi_kit.kl._importance_weighted import doubly_reparameterized as doubly_reparameterized
+from vi_kit.kl._importance_weighted import importance_weighted_bound as importance_weighted_bound
+from vi_kit.kl._importance_weighted import reparameterized as reparameterized
+from vi_kit.kl._latent import active_units as active_units
+from vi_kit.kl._latent import balance as balance
+from vi_kit.kl._latent import batch_then_clip as batch_then_clip
+from vi_kit.kl._latent import capacity as capacity
+from vi_kit.kl._latent import clip_then_batch as clip_then_batch
+from vi_kit.kl._latent import free_bits as free_bits
+from vi_kit.kl._latent import nats_to_bits_per_dim as nats_to_bits_per_dim
+from vi_kit.kl._low_rank import multivariate_normal_low_rank as multivariate_normal_low_rank
 from vi_kit.kl._mixtures import jensen_shannon as jensen_shannon
 from vi_kit.kl._mixtures import skew as skew
 from vi_kit.kl._policy import regularized_policy as regularized_policy

@@ -36,4 +36,6 @@ def expm1_minus(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """
     near = jnp.abs(x) < 1
     far = jnp.where(near, jnp.full_like(x, 2), x)
-    return jnp.where(near, series(jnp.where(near, x, jnp.zeros_like(x))), jnp.exp(far) - (1 + far))
+    huge = far > 60  # then 1 + x is lost in exp(x), and at ∞ it would make NaN of it
+    rest = jnp.where(huge, jnp.zeros_like(x), 1 + far)
+    return jnp.where(near, series(jnp.where(near, x, jnp.zeros_like(x))), jnp.exp(far) - rest)
