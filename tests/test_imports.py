@@ -55,6 +55,19 @@ print([name for name in {HEAVY!r} if name in sys.modules])
     assert run(code).strip() == "[]"
 
 
+def test_kl_brings_nothing_but_itself():
+    """Whoever has JAX loaded pays for `vi_kit.kl` with its own files: importing it takes milliseconds."""
+    code = """
+import sys
+import jax, jax.numpy
+before = set(sys.modules)
+import vi_kit.kl
+new = {name.split(".")[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)
+print(sorted(new))
+"""
+    assert run(code).strip() == "['vi_kit']"
+
+
 def test_importing_everything_does_no_array_work():
     """Every module of the package, private ones too."""
     modules = sorted(

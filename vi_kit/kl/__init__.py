@@ -41,6 +41,15 @@ from vi_kit.kl._policy import temperature_dual as temperature_dual
 from vi_kit.kl._probabilities import check_probabilities as check_probabilities
 from vi_kit.kl._renyi import alpha_divergence as alpha_divergence
 from vi_kit.kl._renyi import renyi as renyi
+from vi_kit.kl._sampled import control_variate as control_variate
+from vi_kit.kl._sampled import estimate as estimate
+from vi_kit.kl._sampled import k1 as k1
+from vi_kit.kl._sampled import k2 as k2
+from vi_kit.kl._sampled import k3 as k3
+from vi_kit.kl._sampled import none as none
+from vi_kit.kl._sampled import pathwise as pathwise
+from vi_kit.kl._sampled import score as score
+from vi_kit.kl._sequences import sequence as sequence
 from vi_kit.kl._symmetric import jeffreys as jeffreys
 from vi_kit.kl._symmetric import total_variation as total_variation
 from vi_kit.kl._trust_region import TrustRegionStep as TrustRegionStep
