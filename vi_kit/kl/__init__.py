@@ -1,6 +1,7 @@
 """KL on arrays, to import into models. Needs only jax; (p, q) means KL(p‖q), in nats, without reduction."""
 
 from vi_kit._estimate import Estimate as Estimate
+from vi_kit.kl import losses as losses
 from vi_kit.kl import schedules as schedules
 from vi_kit.kl._adaptive import AdaptiveCoefficient as AdaptiveCoefficient
 from vi_kit.kl._adaptive import CoefficientState as CoefficientState
@@ -17,6 +18,9 @@ from vi_kit.kl._diffusion import diffusion_posterior as diffusion_posterior
 from vi_kit.kl._diffusion import diffusion_prior as diffusion_prior
 from vi_kit.kl._diffusion import low_discrepancy_times as low_discrepancy_times
 from vi_kit.kl._discretized_normal import discretized_normal_log_prob as discretized_normal_log_prob
+from vi_kit.kl._distillation import distillation_loss as distillation_loss
+from vi_kit.kl._distillation import forward as forward
+from vi_kit.kl._distillation import reverse as reverse
 from vi_kit.kl._entropy import cross_entropy as cross_entropy
 from vi_kit.kl._entropy import entropy as entropy
 from vi_kit.kl._entropy import to_uniform as to_uniform
@@ -39,6 +43,7 @@ from vi_kit.kl._policy import regularized_policy as regularized_policy
 from vi_kit.kl._policy import regularized_value as regularized_value
 from vi_kit.kl._policy import temperature_dual as temperature_dual
 from vi_kit.kl._probabilities import check_probabilities as check_probabilities
+from vi_kit.kl._reduce import reduce as reduce
 from vi_kit.kl._renyi import alpha_divergence as alpha_divergence
 from vi_kit.kl._renyi import renyi as renyi
 from vi_kit.kl._sampled import control_variate as control_variate
@@ -52,6 +57,9 @@ from vi_kit.kl._sampled import score as score
 from vi_kit.kl._sequences import sequence as sequence
 from vi_kit.kl._symmetric import jeffreys as jeffreys
 from vi_kit.kl._symmetric import total_variation as total_variation
+from vi_kit.kl._top_k import bucket as bucket
+from vi_kit.kl._top_k import renormalize as renormalize
+from vi_kit.kl._top_k import top_k as top_k
 from vi_kit.kl._trust_region import TrustRegionStep as TrustRegionStep
 from vi_kit.kl._trust_region import fisher_vector_product as fisher_vector_product
 from vi_kit.kl._trust_region import trust_region_step as trust_region_step
