@@ -21,9 +21,13 @@ from vi_kit.kl._discretized_normal import discretized_normal_log_prob as discret
 from vi_kit.kl._distillation import distillation_loss as distillation_loss
 from vi_kit.kl._distillation import forward as forward
 from vi_kit.kl._distillation import reverse as reverse
+from vi_kit.kl._dual_bounds import classifier as classifier
+from vi_kit.kl._dual_bounds import donsker_varadhan as donsker_varadhan
+from vi_kit.kl._dual_bounds import nguyen_wainwright_jordan as nguyen_wainwright_jordan
 from vi_kit.kl._entropy import cross_entropy as cross_entropy
 from vi_kit.kl._entropy import entropy as entropy
 from vi_kit.kl._entropy import to_uniform as to_uniform
+from vi_kit.kl._from_samples import from_samples as from_samples
 from vi_kit.kl._gaussian import multivariate_normal as multivariate_normal
 from vi_kit.kl._gaussian import normal as normal
 from vi_kit.kl._importance_weighted import doubly_reparameterized as doubly_reparameterized
