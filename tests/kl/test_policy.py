@@ -282,7 +282,7 @@ def test_bad_input():
     zeros = jnp.zeros((2, 3))
     with pytest.raises(ValueError, match=r"temperature: expected a positive number, got 0"):
         kl.regularized_policy(zeros, zeros, 0)
-    with pytest.raises(ValueError, match=r"temperature: shapes that broadcast .* got temperature \(3,\), rows \(2,\)"):
+    with pytest.raises(ValueError, match=r"temperature: expected shapes that broadcast, got temperature \(3,\)"):
         kl.regularized_value(zeros, zeros, jnp.ones(3))
     with pytest.raises(ValueError, match="advantages: expected 3 classes"):
         kl.regularized_policy(zeros, jnp.zeros((2, 4)), 1.0)

@@ -186,7 +186,7 @@ class AdaptiveCoefficient:
 
     def __post_init__(self) -> None:
         """Check rule and bounds."""
-        if not callable(self.rule):
+        if not callable(self.rule) or isinstance(self.rule, type):
             raise TypeError(f"rule: expected a function (coefficient, kl, target) -> coefficient, got {self.rule!r}")
         if not 0 < self.minimum < self.maximum:
             raise ValueError(f"minimum: expected 0 < minimum < maximum, got {self.minimum} and {self.maximum}")

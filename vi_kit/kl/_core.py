@@ -136,6 +136,7 @@ class Parts(NamedTuple):
         gap: log p − log q − KL(p‖q), centered under p, exact where p and q are close; of no meaning where p is 0.
         ratio: log p − log q, the same way.
         difference: q − p, exact where p and q are close.
+        log_q: log q, −∞ where q lacks a class.
         kl: KL(p‖q) with the class axes kept.
     """
 
@@ -144,6 +145,7 @@ class Parts(NamedTuple):
     gap: Float[Array, "..."]
     ratio: Float[Array, "..."]
     difference: Float[Array, "..."]
+    log_q: Float[Array, "..."]
     kl: Float[Array, "..."]
 
     @property
@@ -194,14 +196,15 @@ def compare(t: Array, s: Array, h: Array | None, scale: Array, axes: Axes) -> Pa
     log_sums = jnp.log(jnp.where(classical & (sums > 0), sums, one))
     kl = jnp.where(classical, offset + log_sums, jnp.log1p(jnp.where(classical, one, sums)))
     q_offset = jnp.where(classical, -log_sums, offset - kl)
-    q = jnp.exp(q_scaled + q_offset)
+    log_q = q_scaled + q_offset
+    q = jnp.exp(log_q)
     ratio = jnp.where(classical, h + (log_sums - log_total), gap + kl)
     close = jnp.abs(ratio) < 1
     difference = jnp.where(close, p * series(-jnp.where(close, ratio, jnp.zeros_like(ratio)), first=1), q - p)
     kl = jnp.where(lacks, jnp.full_like(kl, jnp.inf), kl)
     # A row of p without classes beside one of q that has some is no distribution.
     undefined = (jnp.max(t, axis=axes, keepdims=True) == -jnp.inf) & (jnp.max(s, axis=axes, keepdims=True) > -jnp.inf)
-    return Parts(p, q, gap, ratio, difference, jnp.where(undefined, jnp.full_like(kl, jnp.nan), kl))
+    return Parts(p, q, gap, ratio, difference, log_q, jnp.where(undefined, jnp.full_like(kl, jnp.nan), kl))
 
 
 # What a divergence is made of: its value and its gradients to the logits of p and of q, each row's own.
@@ -216,6 +219,8 @@ def project(p: Array, slope: Array, axes: Axes) -> Array:
     total = jnp.sum(slope, axis=axes, keepdims=True)
     infinite = total == jnp.inf
     finite = jnp.where(infinite, jnp.zeros_like(slope), slope - p * jnp.where(infinite, jnp.zeros_like(total), total))
+    # What rounding left of their sum belongs to the likeliest class, whose slope nearly cancels.
+    finite = finite - p * jnp.sum(finite, axis=axes, keepdims=True)
     downward = jnp.where(p > 0, jnp.full_like(p, -jnp.inf), jnp.zeros_like(p))
     return jnp.where(infinite, jnp.where(slope == jnp.inf, slope, downward), finite)
 
@@ -248,7 +253,8 @@ def _evaluate(
         kl, to_p, to_q = (x.reshape(*t.shape[:-1], -1) for x in found)
         return kl, to_p, to_q
 
-    if axes != (t.ndim - 1,) or t.size < 2 * _BLOCK or t.shape[-1] == t.size:
+    sharded = any(x is not None for x in jax.typeof(t).sharding.spec)  # a loop over rows would gather them
+    if axes != (t.ndim - 1,) or t.size < 2 * _BLOCK or t.shape[-1] == t.size or sharded:
         return whole(t, s, h, scale, parameter)
     found: tuple[Array, Array, Array] = jax.lax.platform_dependent(
         t, s, h, scale, parameter, cpu=blocked, default=whole

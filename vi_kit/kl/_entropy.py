@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 
 from vi_kit.kl._categorical import evaluate
-from vi_kit.kl._core import Rows, divergence, log_normalizer, rows
+from vi_kit.kl._core import Axes, Parts, divergence, project, rows
 
 if TYPE_CHECKING:  # jaxtyping would be most of what importing `vi_kit.kl` costs
     from jaxtyping import Array, ArrayLike, Bool, Float
@@ -15,17 +15,12 @@ if TYPE_CHECKING:  # jaxtyping would be most of what importing `vi_kit.kl` costs
     from vi_kit.kl._inputs import Axis
 
 
-def _mean_surprise(given: Rows) -> Float[Array, "..."]:
-    """Return −E_p[log q]."""
-    t, s, scale, axes, _ = given
-    p_largest, p_log_total = log_normalizer(t, scale, axes)
-    q_largest, q_log_total = log_normalizer(s, scale, axes)
-    p = jnp.exp((t - p_largest) * scale - p_log_total)
-    # A class that p lacks adds nothing, and must not turn ∞ · 0 into NaN, in the gradient either.
-    surprise = q_log_total - jnp.where(p > 0, s - q_largest, jnp.zeros_like(s)) * scale
-    total = jnp.sum(p * surprise, axis=axes, keepdims=True)
-    undefined = (jnp.max(t, axis=axes, keepdims=True) == -jnp.inf) & (jnp.max(s, axis=axes, keepdims=True) > -jnp.inf)
-    return given.finish(jnp.where(undefined, jnp.full_like(total, jnp.nan), total))
+def _mean_surprise(parts: Parts, parameter: Any, axes: Axes) -> tuple[Array, Array, Array]:
+    """The mean of −log q under p, p (−log q − that mean) and q − p; for q = p the entropy and its gradient."""
+    surprise = parts.p * -jnp.where(parts.p > 0, parts.log_q, jnp.zeros_like(parts.p))
+    value = jnp.sum(surprise, axis=axes, keepdims=True)
+    value = jnp.where(jnp.isnan(parts.kl), parts.kl, value)
+    return value, project(parts.p, surprise, axes), parts.difference
 
 
 def entropy(
@@ -59,7 +54,7 @@ def entropy(
         >>> print(f"{kl.entropy(jnp.zeros(8)):.4f}")
         2.0794
     """
-    return _mean_surprise(rows(axis, where, mask, temperature, logits=logits))
+    return divergence(_mean_surprise, rows(axis, where, mask, temperature, logits=logits))
 
 
 def cross_entropy(
@@ -98,7 +93,8 @@ def cross_entropy(
         >>> print(f"{kl.cross_entropy(p, q) - kl.entropy(p):.4f} {kl.categorical(p, q):.4f}")
         0.4621 0.4621
     """
-    return _mean_surprise(rows(axis, where, mask, temperature, p_logits=p_logits, q_logits=q_logits))
+    given = rows(axis, where, mask, temperature, p_logits=p_logits, q_logits=q_logits)
+    return divergence(_mean_surprise, given)
 
 
 def to_uniform(

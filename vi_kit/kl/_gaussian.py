@@ -145,6 +145,8 @@ def multivariate_normal(
     right = jnp.concatenate([p_lower - q_lower, (p_mean - q_mean)[..., None]], axis=-1)
     solved = jax.lax.linalg.triangular_solve(q_lower, right, left_side=True, lower=True)
     off_diagonal, shift = jnp.tril(solved[..., :-1], -1), solved[..., -1]
-    diagonals = (jnp.diagonal(lower, axis1=-2, axis2=-1) for lower in (p_lower, q_lower))
+    diagonals = [jnp.diagonal(lower, axis1=-2, axis2=-1) for lower in (p_lower, q_lower)]
     terms = expm1_minus(2 * log_ratio(*diagonals)) + jnp.sum(off_diagonal * off_diagonal, axis=-1) + shift * shift
-    return 0.5 * jnp.sum(terms, axis=-1)
+    values = 0.5 * jnp.sum(terms, axis=-1)
+    positive = jnp.all((diagonals[0] >= 0) & (diagonals[1] > 0), axis=-1)
+    return jnp.where(positive, values, jnp.full_like(values, jnp.nan))

@@ -32,6 +32,8 @@ def floats(**named: ArrayLike) -> list[Float[Array, "..."]]:
             value = float(value)
         if isinstance(value, list | tuple) and any(hasattr(x, "shape") for x in value):
             raise TypeError(f"{name}: expected an array, got a {type(value).__name__} of arrays; use jnp.stack")
+        if value is None or isinstance(value, str):
+            raise TypeError(f"{name}: expected an array, got {value!r}")
         array = jnp.asarray(value)
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise TypeError(f"{name}: expected floating-point numbers, got {array.dtype}{list(array.shape)}")
@@ -52,7 +54,7 @@ def broadcast_shapes(**shapes: tuple[int, ...]) -> tuple[int, ...]:
         return jnp.broadcast_shapes(*shapes.values())
     except ValueError:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise ValueError(f"{next(iter(shapes))}: shapes that broadcast were expected, got {listed}") from None
+        raise ValueError(f"{next(iter(shapes))}: expected shapes that broadcast, got {listed}") from None
 
 
 def class_axes(axis: Axis, ndim: int) -> tuple[int, ...]:
@@ -68,7 +70,7 @@ def class_axes(axis: Axis, ndim: int) -> tuple[int, ...]:
         raise TypeError(f"axis: expected an int or a tuple of ints, got {axis!r}") from None
     found = tuple(sorted(int(a) % ndim for a in axes)) if not wrong else ()
     if wrong or len(set(found)) < len(found):
-        raise ValueError(f"axis: expected different axes of an array with {ndim}, got {axis}")
+        raise ValueError(f"axis: expected axes from {-ndim} to {ndim - 1}, each once, got {axis}")
     return found
 
 
@@ -95,9 +97,15 @@ def in_range(
         ValueError: with the words of `expected`.
     """
     if not is_traced(value):
-        concrete = np.asarray(value, np.float64)
+        try:
+            concrete = np.asarray(value, np.float64)
+        except (TypeError, ValueError):
+            raise TypeError(f"{name}: expected {expected}, got {value!r}") from None
+        if np.ndim(value) == 0 and np.issubdtype(np.asarray(value).dtype, np.integer):
+            value = float(concrete)
         if not np.all((concrete > least if open_at_least else concrete >= least) & (concrete <= most)):
             raise ValueError(f"{name}: expected {expected}, got {value}")
+        return floats(**{name: value})[0]
     (array,) = floats(**{name: value})
     good = (array > least if open_at_least else array >= least) & (array <= most)
     return jnp.where(good, array, jnp.full_like(array, jnp.nan))

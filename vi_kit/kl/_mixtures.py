@@ -113,7 +113,10 @@ def jensen_shannon(
     """
     given = rows(axis, where, mask, temperature, p_logits=p_logits, q_logits=q_logits)
     share = _share("beta", beta, given.p_logits)
-    values = divergence(_jensen_shannon, given, share)
+    # JS_β(p, q) = JS_(1−β)(q, p): the side that may underflow is never the one that logarithms are taken of.
+    flip, p, q = share > 0.5, given.p_logits, given.q_logits
+    given = given._replace(p_logits=jnp.where(flip, q, p), q_logits=jnp.where(flip, p, q))
+    values = divergence(_jensen_shannon, given, jnp.where(flip, 1 - share, share))
     if normalize:
         return values
     interior = share * (1 - share)

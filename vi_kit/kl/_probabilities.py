@@ -50,8 +50,10 @@ def probability_rows(
         tolerance = _tolerance(original)
         values, off = _read(x, given, tolerance)
         if not is_traced(off) and np.any(off):
-            total = np.asarray(jnp.sum(values, axis=given.axes, keepdims=True))[np.asarray(off)][0]
-            raise ValueError(f"{name}: {_WORDS} {tolerance:g}, got a row whose sum is {total:g}")
+            sums = np.asarray(jnp.sum(values, axis=given.axes, keepdims=True))[np.asarray(off)]
+            least = float(np.min(np.asarray(values)))
+            got = f"the probability {least:g}" if least < 0 else f"a row whose sum is {sums[0]:g}"
+            raise ValueError(f"{name}: {_WORDS} {tolerance:g}, got {got}")
         probabilities.append(values)
         wrong.append(off)
     return given._replace(p_logits=probabilities[0], q_logits=probabilities[-1]), ~(wrong[0] | wrong[-1])

@@ -31,20 +31,25 @@ def _log1p_over(x: Array, divisor: Array) -> Array:
 
 
 def _renyi(parts: Parts, order: Array, axes: Axes) -> tuple[Array, Array, Array]:
-    """D = KL + log E_p[exp((α − 1)·gap)]/(α − 1), where E_p[gap] = 0, so that only terms of one sign are added.
+    """D = log(1 + Σ p (exp(x) − 1 − x) + (α − 1) KL)/(α − 1) for x = (α − 1) log p/q: terms of one sign, and KL.
 
     The gradients are α (r − p)/(α − 1) and q − r, with r = p exp((α − 1)(log p/q − D)) the geometric mixture.
     """
     p, zero = parts.p, jnp.zeros_like(parts.p)
     excess = order - 1
     ratio = parts.log_ratio
-    power = jnp.where(p > 0, excess * jnp.where(p > 0, parts.gap, zero), zero)
-    bounded = jnp.abs(power) < 20
-    total = jnp.sum(p * expm1_minus(jnp.where(bounded, power, zero)), axis=axes, keepdims=True)
-    fits = jnp.all(bounded, axis=axes, keepdims=True) & (total < 1) & (parts.kl < jnp.inf)
-    near = jnp.where(fits, parts.kl, jnp.zeros_like(total)) + _log1p_over(jnp.where(fits, total, 0 * total), excess)
-    # Where that is large or a class is missing: the logarithm of Σ p exp((α − 1) log p/q) itself.
     log_p = safe_log(p)
+    power = jnp.where((p > 0) & (ratio < jnp.inf), excess * jnp.where(p > 0, ratio, zero), zero)
+    bounded = jnp.abs(power) < 20
+    far_terms = jnp.where(bounded, zero, jnp.exp(jnp.minimum(log_p + power, 60.0)) - p * (1 + power))
+    terms = jnp.where(bounded, p * expm1_minus(jnp.where(bounded, power, zero)), far_terms)
+    finite_kl = jnp.where(parts.kl < jnp.inf, parts.kl, jnp.zeros_like(parts.kl))
+    total = jnp.sum(terms, axis=axes, keepdims=True) + excess * finite_kl  # Σ p^α q^(1−α) − 1
+    fits = (jnp.abs(total) < 0.5) & (parts.kl < jnp.inf) & (excess != 0)
+    near = _log1p_over(jnp.where(fits, total, jnp.zeros_like(total)), excess)
+    near = jnp.where(excess == 0, parts.kl, near)
+    fits = fits | (excess == 0)
+    # Where that is large or a class is missing: the logarithm of Σ p exp((α − 1) log p/q) itself.
     missing = jnp.any((p > 0) & (ratio == jnp.inf), axis=axes, keepdims=True)
     infinite = missing & (excess >= 0)
     counts = (p > 0) & (ratio < jnp.inf) & ~fits
@@ -71,7 +76,40 @@ def _renyi(parts: Parts, order: Array, axes: Axes) -> tuple[Array, Array, Array]
     outward = jnp.where(ratio == jnp.inf, jnp.full_like(p, jnp.inf), jnp.full_like(p, -jnp.inf))
     to_p = jnp.where(value == jnp.inf, jnp.where(p > 0, outward, zero), order * slope)
     to_q = parts.difference - jnp.where(value == jnp.inf, zero, excess * slope)
+    rest = jnp.where(value == jnp.inf, zero, to_p)  # adds up to 0 but for rounding, as in `project`
+    to_p = jnp.where(value == jnp.inf, to_p, rest - p * jnp.sum(rest, axis=axes, keepdims=True))
     return value, to_p, to_q
+
+
+def _alpha_divergence(parts: Parts, order: Array, axes: Axes) -> tuple[Array, Array, Array]:
+    """A = (exp((α − 1) D) − 1)/(α (α − 1)) of the Rényi divergence D, and D's gradients times exp((α − 1) D)/α."""
+    value, to_p, to_q = _renyi(parts, order, axes)
+    excess, infinite = order - 1, value == jnp.inf
+    safe = jnp.where(infinite, jnp.zeros_like(value), value)
+    # Orders below 1 are bounded by 1/(α(1 − α)), where p and q have no class in common.
+    below = excess < 0
+    bound = jnp.where(below, -1 / (order * jnp.where(below, excess, -jnp.ones_like(excess))), jnp.inf)
+    power = excess * safe
+    large = power > 80  # more than float32 holds
+    factor = jnp.exp(jnp.where(large, jnp.zeros_like(power), power)) / order
+    factor = jnp.where(infinite & below, jnp.zeros_like(factor), factor)
+
+    def scaled(gradient: Array) -> Array:
+        finite = jnp.where(jnp.isfinite(gradient), gradient, jnp.zeros_like(gradient)) * factor
+        endless = jnp.where(gradient == 0, gradient, jnp.sign(gradient) * jnp.inf)
+        return jnp.where(large | (infinite & ~below), endless, finite)
+
+    alpha = safe * _relative_expm1(jnp.where(large, jnp.zeros_like(power), power)) / order
+    alpha = jnp.where(large, jnp.full_like(alpha, jnp.inf), alpha)
+    return jnp.where(infinite, bound, alpha), scaled(to_p), scaled(to_q)
+
+
+def _order(alpha: ArrayLike, logits: Array) -> Array:
+    """Read an order; one axis of length 1 for each of the logits'."""
+    order = in_range("alpha", alpha, "a finite number above 0", most=1e30, open_at_least=True).astype(logits.dtype)
+    if order.ndim:
+        raise ValueError(f"alpha: expected a scalar, got shape {order.shape}; use jax.vmap over several")
+    return order.reshape((1,) * logits.ndim)
 
 
 def renyi(
@@ -89,7 +127,7 @@ def renyi(
     $$ D_\alpha(p \| q) = \frac{1}{\alpha - 1} \log \sum_i p_i^\alpha q_i^{1 - \alpha} $$
 
     KL(p‖q) at α = 1, and increasing in α: orders above 1 cover the mass more strictly in q, orders below 1 less, and
-    are finite where q lacks a class of p. Exact where p and q are close (a digit is lost at α = 0.1).
+    are finite where q lacks a class of p. Exact where p and q are close; one to two digits are lost at α = 0.1.
 
     Args:
         p_logits: logits of p, any shape.
@@ -118,10 +156,7 @@ def renyi(
         0.2402 0.4621 0.4621
     """
     given = rows(axis, where, mask, temperature, p_logits=p_logits, q_logits=q_logits)
-    order = in_range("alpha", alpha, "a number above 0", most=1e30, open_at_least=True).astype(given.p_logits.dtype)
-    if order.ndim:
-        raise ValueError(f"alpha: expected a scalar, got shape {order.shape}; use jax.vmap over several")
-    return divergence(_renyi, given, order.reshape((1,) * given.p_logits.ndim))
+    return divergence(_renyi, given, _order(alpha, given.p_logits))
 
 
 def alpha_divergence(
@@ -138,7 +173,8 @@ def alpha_divergence(
 
     $$ A_\alpha(p \| q) = \frac{\sum_i p_i^\alpha q_i^{1 - \alpha} - 1}{\alpha (\alpha - 1)} $$
 
-    KL(p‖q) at α = 1 (mass-covering in q) and, in the limit, KL(q‖p) at α = 0 (mode-seeking).
+    KL(p‖q) at α = 1 (mass-covering in q) and tends to KL(q‖p) as α goes to 0 (mode-seeking). At most 1/(α(1 − α)) below
+    1; +∞ in float32 where (α − 1) D exceeds 80, D the Rényi divergence.
 
     Args:
         p_logits: logits of p, any shape.
@@ -166,10 +202,5 @@ def alpha_divergence(
         >>> print(f"{kl.alpha_divergence(p, q, alpha=0.5):.4f}")
         0.4527
     """
-    renyi_values = renyi(p_logits, q_logits, alpha=alpha, axis=axis, where=where, mask=mask, temperature=temperature)
-    order = jnp.broadcast_to(jnp.asarray(alpha, renyi_values.dtype), renyi_values.shape)
-    infinite = renyi_values == jnp.inf
-    safe = jnp.where(infinite, jnp.zeros_like(renyi_values), renyi_values)
-    # Orders below 1 are bounded by 1/(α(1 − α)), where p and q have no class in common.
-    bound = jnp.where(order < 1, 1 / (order * jnp.where(order < 1, 1 - order, 1.0)), jnp.inf)
-    return jnp.where(infinite, bound, safe * _relative_expm1((order - 1) * safe) / order)
+    given = rows(axis, where, mask, temperature, p_logits=p_logits, q_logits=q_logits)
+    return divergence(_alpha_divergence, given, _order(alpha, given.p_logits))

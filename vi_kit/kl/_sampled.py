@@ -107,8 +107,9 @@ def control_variate(
     exponential = _weighted_exponential(jnp.expm1, -jnp.ones_like(r), r, log_weight)
     terms = tuple(range(1, r.ndim))
     a, b = jnp.sum(value, axis=terms, keepdims=True), jnp.sum(exponential, axis=terms, keepdims=True)
-    fit = _others(a * b) / _others(b * b)
-    return value - jnp.where(jnp.isfinite(fit), fit, jnp.zeros_like(fit)) * exponential
+    below = _others(b * b)
+    fit = _others(a * b) / jnp.where(below == 0, jnp.ones_like(below), below)
+    return value - jnp.where((below > 0) & jnp.isfinite(fit), fit, jnp.zeros_like(fit)) * exponential
 
 
 def _weighted_exponential(function: Callable[[Array], Array], rest: Array, r: Array, log_weight: Array) -> Array:
@@ -230,6 +231,9 @@ def estimate(
         >>> print(f"{estimate.value:.3f} ± {estimate.standard_error:.3f}")  # exactly 0.144
         0.144 ± 0.001
     """
+    for name, function in (("estimator", estimator), ("gradient", gradient)):
+        if not callable(function):
+            raise TypeError(f"{name}: expected a function such as kl.k3 or kl.score, got {function!r}")
     named = {"log_p": log_p, "log_q": log_q} | ({} if log_behavior is None else {"log_behavior": log_behavior})
     arrays = floats(**named)
     shape = arrays[0].shape

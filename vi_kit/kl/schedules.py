@@ -90,6 +90,8 @@ def cyclical(
         [0.0, 0.4, 1.0, 1.0, 0.0, 1.0]
     """
     cycles = _count("num_cycles", num_cycles)
+    if cycles > _count("num_steps", num_steps):
+        raise ValueError(f"num_cycles: expected at most the {num_steps} steps, got {num_cycles}")
     if not 0 < ramp_fraction <= 1:
         raise ValueError(f"ramp_fraction: expected a number above 0 and at most 1, got {ramp_fraction}")
 
