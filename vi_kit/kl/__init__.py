@@ -28,6 +28,7 @@ from vi_kit.kl._entropy import cross_entropy as cross_entropy
 from vi_kit.kl._entropy import entropy as entropy
 from vi_kit.kl._entropy import to_uniform as to_uniform
 from vi_kit.kl._from_samples import from_samples as from_samples
+from vi_kit.kl._fused_linear import fused_linear as fused_linear
 from vi_kit.kl._gaussian import multivariate_normal as multivariate_normal
 from vi_kit.kl._gaussian import normal as normal
 from vi_kit.kl._importance_weighted import doubly_reparameterized as doubly_reparameterized
