@@ -362,7 +362,8 @@ import jax, jax.numpy as jnp
 jax.config.update("jax_debug_nans", True)
 from vi_kit import kl
 inf = jnp.inf
-for p, q in (([0.0, 1.0, 2.0], [1.0, 0.0, 0.5]), ([0.0, -inf, 2.0], [1.0, -inf, 0.5]), ([0.0, -inf, -inf], [1.0, 0.0, 0.5])):
+one = [1.0, 0.0, 0.5]
+for p, q in (([0.0, 1.0, 2.0], one), ([0.0, -inf, 2.0], [1.0, -inf, 0.5]), ([0.0, -inf, -inf], one)):
     p, q = jnp.asarray(p), jnp.asarray(q)
     for f in (kl.categorical, kl.jensen_shannon, kl.skew, kl.jeffreys, kl.total_variation, kl.cross_entropy):
         jax.value_and_grad(lambda p, q: f(p, q, temperature=2.0), (0, 1) if p[1] > -inf or q[1] > -inf else 1)(p, q)

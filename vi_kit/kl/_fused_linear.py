@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vi_kit.kl._fused_passes import Layer, Problem, Windows, gradients, see, see_with_gradients, zeros
+from vi_kit.kl._fused_passes import Layer, Problem, Windows, gradients, rescale, see, see_with_gradients, times, zeros
 from vi_kit.kl._inputs import booleans, broadcast_shapes, fraction, is_traced, positive
 
 if TYPE_CHECKING:  # jaxtyping would be most of what importing `vi_kit.kl` costs
@@ -232,14 +232,16 @@ def _backward(classes: Windows, worth: int, saved: Any, cotangent: Any) -> tuple
         start = zeros(problem, wanted)
         sums = gradients(problem, classes, rows, cotangent, start, classes.count)
     else:
-        hidden = [x.hidden if x.hidden is None else _times(x.hidden, cotangent[:, None]) for x in sums]
+        hidden = [x.hidden if x.hidden is None else times(x.hidden, cotangent[:, None]) for x in sums]
         if any(x is not None for layer in sums for x in layer[1:]):
             counts = jnp.ones_like(cotangent, bool) if problem.mask is None else problem.mask
             most = jnp.max(jnp.where(counts, cotangent, jnp.full_like(cotangent, -jnp.inf)))
             least = jnp.min(jnp.where(counts, cotangent, jnp.full_like(cotangent, jnp.inf)))
             equal = most == least
             common = jnp.where(equal, most, jnp.zeros_like(most))
-            start = tuple(Layer(None, *(x if x is None else _times(x, common) for x in layer[1:])) for layer in sums)
+            start = tuple(
+                Layer(None, *(x if x is None else rescale(x, common, classes) for x in layer[1:])) for layer in sums
+            )
             sums = gradients(problem, classes, rows, cotangent, start, jnp.where(equal, 0, classes.count))
         sums = tuple(x._replace(hidden=h) for x, h in zip(sums, hidden, strict=True))
     found = [
@@ -247,10 +249,6 @@ def _backward(classes: Windows, worth: int, saved: Any, cotangent: Any) -> tuple
         for x, of in zip(sums, (problem.p, problem.q), strict=True)
     ]
     return (nothing._replace(p=found[0], q=found[1]),)
-
-
-def _times(gradient: Array, factor: Array) -> Array:
-    return jnp.where(factor == 0, jnp.zeros_like(gradient), gradient * factor)
 
 
 _fused.defvjp(_forward, _backward, symbolic_zeros=True)
