@@ -197,7 +197,7 @@ def test_bad_numbers_are_refused_or_seen(adaptive):
         adaptive.init(0.0, 0.01)
     with pytest.raises(ValueError, match="target: expected a positive number, got -1"):
         adaptive.init(0.2, -1)
-    with pytest.raises(ValueError, match=r"coefficient: shapes .* \(2,\), target \(3,\)"):
+    with pytest.raises(ValueError, match=r"coefficient: expected shapes .* \(2,\), target \(3,\)"):
         adaptive.init(jnp.ones(2), jnp.ones(3))
     with pytest.raises(ValueError, match=r"kl: expected shape \(\), like the coefficient, got \(4,\); average"):
         adaptive.update(adaptive.init(0.2, 0.01), jnp.ones(4))

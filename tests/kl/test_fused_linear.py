@@ -442,3 +442,31 @@ def test_what_cannot_be_differentiated_says_so(key):
         jax.grad(lambda t: jnp.sum(fused(given, temperature=t)))(1.0)
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(lambda x: fused(given | {"q_bias": x}), (given["q_bias"],), (given["q_bias"],))
+
+
+@pytest.mark.parametrize("tile_size", [None, 3])
+def test_gradients_have_the_dtype_of_what_they_belong_to(tile_size):
+    """One tile or several; a scan over rows adds them up, and would refuse another dtype."""
+    weight = jnp.ones((7, 4), jnp.bfloat16)
+    bias = jnp.zeros(7, jnp.bfloat16)
+    hidden = jnp.ones((3, 4), jnp.float32)
+
+    def loss(hidden, weight, bias):
+        values = kl.fused_linear(hidden, weight[::-1], hidden, weight, q_bias=bias, tile_size=tile_size)
+        return values.sum()
+
+    gradients = jax.grad(loss, (0, 1, 2))(hidden, weight, bias)
+    assert [g.dtype for g in gradients] == [jnp.float32, jnp.bfloat16, jnp.bfloat16]
+
+
+def test_a_refusal_breaks_nothing():
+    """An error inside a rule of its own would leave JAX's caches half filled."""
+    hidden, weight = jnp.ones((3, 4)), jnp.arange(28.0).reshape(7, 4) / 9
+
+    def loss(w, temperature=1.0):
+        return kl.fused_linear(hidden, weight, hidden, w, temperature=temperature).sum()
+
+    wanted = jax.grad(loss)(weight[::-1])
+    with pytest.raises(TypeError, match="expected temperature, softcap, logit_scale and beta to be constants"):
+        jax.grad(lambda t: loss(weight[::-1], t))(2.0)
+    np.testing.assert_allclose(jax.grad(jax.checkpoint(loss))(weight[::-1]), wanted, rtol=1e-6)

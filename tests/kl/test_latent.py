@@ -85,7 +85,7 @@ def two_terms(divergence, posterior, prior, alpha):
     return alpha * divergence(stop(posterior), prior) + (1 - alpha) * divergence(posterior, stop(prior))
 
 
-NORMALS = ((jnp.array([1.0, 2.0]), jnp.array([0.1, -0.2])), (jnp.array([0.0, 1.0]), jnp.array([0.3, 0.4])))
+NORMALS = ([jnp.array([1.0, 2.0]), jnp.array([0.1, -0.2])], [jnp.array([0.0, 1.0]), jnp.array([0.3, 0.4])])
 LOGITS = (jnp.array([[0.0, 1.0, -1.0]]), jnp.array([[1.0, 0.5, 0.0]]))
 
 
@@ -198,3 +198,8 @@ def test_everything_under_jit_and_vmap():
     steps = jnp.arange(3)
     found = jax.jit(jax.vmap(loss, in_axes=(0, None)))(steps, VALUES)
     np.testing.assert_allclose(found, [loss(step, VALUES) for step in steps], rtol=1e-6)
+
+
+def test_balance_passes_tuples_as_arguments():
+    q, p = map(tuple, NORMALS)
+    np.testing.assert_array_equal(kl.balance(kl.normal, q, p, alpha=0.8), kl.normal(*q, *p))

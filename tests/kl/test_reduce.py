@@ -169,7 +169,7 @@ def test_scalars_and_broadcasting():
         ({"weights": [1.0, np.nan, 1.0]}, "^weights: expected finite numbers"),
         ({"normalizer": -2}, "^normalizer: expected finite numbers from 0 up, got -2"),
         ({"normalizer": np.ones(3)}, "^normalizer: expected one number"),
-        ({"mask": np.ones(2, bool)}, "^mask: shapes that broadcast"),
+        ({"mask": np.ones(2, bool)}, "^mask: expected shapes that broadcast"),
         ({"mask": np.ones((2, 1, 1), bool)}, r"^mask: expected a shape that broadcasts to \(2, 3\)"),
         ({"weights": np.ones((4, 2, 3))}, "^weights: expected a shape"),
     ],

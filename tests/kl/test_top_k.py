@@ -246,7 +246,11 @@ def test_axes_broadcasting_and_vmap():
         ({"p": np.zeros((1, 0)), "index": np.zeros((1, 0), int)}, ValueError, r"^p_top_log_probs: expected 1 to 9 cla"),
         ({"q": STUDENT[:1, :2]}, ValueError, r"^p_top_log_probs: expected 1 to 2 classes"),
         ({"q": np.ones((1, 9), int)}, TypeError, r"^q_logits: expected floating-point"),
-        ({"p": np.log([[0.6, 0.1, 0.2]] * 2), "q": STUDENT[:3]}, ValueError, r"^p_top_log_probs: shapes that broad"),
+        (
+            {"p": np.log([[0.6, 0.1, 0.2]] * 2), "q": STUDENT[:3]},
+            ValueError,
+            r"^p_top_log_probs: expected shapes that broad",
+        ),
     ],
 )
 def test_wrong_arguments(change, error, message):

@@ -1,4 +1,15 @@
-"""KL on arrays, to import into models. Needs only jax; (p, q) means KL(p‖q), in nats, without reduction."""
+"""KL on arrays, to import into models: needs only jax. (p, q) means KL(p‖q), in nats, one value a row.
+
+classes: categorical, categorical_from_log_probs, categorical_from_probs, bernoulli, jensen_shannon, skew, jeffreys,
+    renyi, alpha_divergence, total_variation, to_uniform, top_k, entropy, cross_entropy, check_probabilities
+losses: distillation_loss, forward, reverse, reduce; kl.losses has optax's names and argument order
+output layers: fused_linear
+latents: normal, multivariate_normal, multivariate_normal_low_rank, free_bits, balance, capacity, active_units,
+    kl.schedules, importance_weighted_bound, diffusion_loss, discretized_normal_log_prob, nats_to_bits_per_dim
+draws: estimate, sequence, from_samples, donsker_varadhan, nguyen_wainwright_jordan, classifier
+policies: AdaptiveCoefficient, regularized_policy, regularized_value, temperature_dual, fisher_vector_product,
+    trust_region_step
+"""
 
 from vi_kit._estimate import Estimate as Estimate
 from vi_kit.kl import losses as losses
@@ -68,3 +79,74 @@ from vi_kit.kl._top_k import top_k as top_k
 from vi_kit.kl._trust_region import TrustRegionStep as TrustRegionStep
 from vi_kit.kl._trust_region import fisher_vector_product as fisher_vector_product
 from vi_kit.kl._trust_region import trust_region_step as trust_region_step
+
+__all__ = [
+    "AdaptiveCoefficient",
+    "CoefficientState",
+    "Estimate",
+    "LagrangianRule",
+    "ProportionalRule",
+    "ThresholdRule",
+    "TrustRegionStep",
+    "active_units",
+    "alpha_divergence",
+    "balance",
+    "batch_then_clip",
+    "bernoulli",
+    "bucket",
+    "capacity",
+    "categorical",
+    "categorical_from_log_probs",
+    "categorical_from_probs",
+    "check_probabilities",
+    "classifier",
+    "clip_then_batch",
+    "continuous_diffusion_loss",
+    "control_variate",
+    "cross_entropy",
+    "diffusion_loss",
+    "diffusion_posterior",
+    "diffusion_prior",
+    "discretized_normal_log_prob",
+    "distillation_loss",
+    "donsker_varadhan",
+    "doubly_reparameterized",
+    "entropy",
+    "estimate",
+    "fisher_vector_product",
+    "forward",
+    "free_bits",
+    "from_samples",
+    "fused_linear",
+    "importance_weighted_bound",
+    "jeffreys",
+    "jensen_shannon",
+    "k1",
+    "k2",
+    "k3",
+    "losses",
+    "low_discrepancy_times",
+    "multivariate_normal",
+    "multivariate_normal_low_rank",
+    "nats_to_bits_per_dim",
+    "nguyen_wainwright_jordan",
+    "none",
+    "normal",
+    "pathwise",
+    "reduce",
+    "regularized_policy",
+    "regularized_value",
+    "renormalize",
+    "renyi",
+    "reparameterized",
+    "reverse",
+    "schedules",
+    "score",
+    "sequence",
+    "skew",
+    "temperature_dual",
+    "to_uniform",
+    "top_k",
+    "total_variation",
+    "trust_region_step",
+]

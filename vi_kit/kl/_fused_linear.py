@@ -83,7 +83,8 @@ def fused_linear(
         logit_scale: multiplies the layers' outputs; a scale of one side alone can be multiplied into its hidden states
             and bias.
         where: which classes exist, the same for all rows; weights of the others may hold anything.
-        mask: which rows count; the others give 0 and gradient 0, even if they hold NaN.
+        mask: which rows count; the others give 0 and gradient 0, even if they hold NaN. Give it here as well as to a
+            later `reduce`: the rows that count then have the same cotangent, which is faster by a third.
         tile_size: classes in a tile; by default 2048, fewer beyond 4096 rows.
 
     Returns:
@@ -133,7 +134,7 @@ def fused_linear(
         return layer._replace(hidden=x if counts is None else jnp.where(counts[:, None], x, jnp.zeros_like(x)))
 
     def scalar(name: str, value: Any) -> Array:
-        found = positive(name, value).astype(dtype)
+        found = _constant(positive(name, value).astype(dtype))
         if found.ndim:
             raise ValueError(f"{name}: expected one number, got shape {found.shape}")
         return found
@@ -143,7 +144,7 @@ def fused_linear(
     scale = inner / heat if cap is None else 1 / heat
     share = None
     if beta is not None:
-        share = fraction("beta", beta).astype(dtype)
+        share = _constant(fraction("beta", beta).astype(dtype))
         if share.ndim:
             raise ValueError(f"beta: expected one number, got shape {share.shape}")
         if not is_traced(beta) and np.asarray(beta) in (0.0, 1.0):
@@ -187,6 +188,20 @@ def _layer(side: str, hidden: Any, weight: Any, bias: Any) -> Layer:
         return found._replace(hidden=found.hidden.astype(jnp.result_type(found.hidden, found.weight)))
 
 
+@jax.custom_jvp
+def _constant(number: Array) -> Array:
+    """Refuse to be differentiated. Outside the function that has a rule of its own: an error in there breaks it."""
+    return number
+
+
+@_constant.defjvp
+def _constant_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    raise TypeError(
+        "fused_linear: expected temperature, softcap, logit_scale and beta to be constants, got one that is "
+        "differentiated; a learned scale can be multiplied into the hidden states and biases"
+    )
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _fused(classes: Windows, worth: int, problem: Problem) -> Array:
     rows, _ = see(problem, classes)
@@ -196,11 +211,6 @@ def _fused(classes: Windows, worth: int, problem: Problem) -> Array:
 def _forward(classes: Windows, worth: int, perturbed: Any) -> tuple[Array, Any]:
     problem = jax.tree.map(lambda x: x.value, perturbed)
     flags = jax.tree.map(lambda x: x.perturbed, perturbed)
-    if any(jax.tree.leaves(flags[2:])):
-        raise TypeError(
-            "fused_linear: expected temperature, softcap, logit_scale and beta to be constants, got one that is "
-            "differentiated; a learned scale can be multiplied into the hidden states and biases"
-        )
     wanted = flags[:2]
     blocks = _blocks(classes, worth, problem, wanted)
     if blocks is None:
@@ -245,8 +255,8 @@ def _backward(classes: Windows, worth: int, saved: Any, cotangent: Any) -> tuple
             sums = gradients(problem, classes, rows, cotangent, start, jnp.where(equal, 0, classes.count))
         sums = tuple(x._replace(hidden=h) for x, h in zip(sums, hidden, strict=True))
     found = [
-        x if x.hidden is None else x._replace(hidden=x.hidden.astype(of.hidden.dtype))
-        for x, of in zip(sums, (problem.p, problem.q), strict=True)
+        Layer(*(x if x is None else x.astype(primal.dtype) for x, primal in zip(own, of, strict=True)))
+        for own, of in zip(sums, (problem.p, problem.q), strict=True)
     ]
     return (nothing._replace(p=found[0], q=found[1]),)
 

@@ -91,7 +91,8 @@ def add(array: Array, start: Any, block: Array) -> Array:
 
 def times(gradient: Array, factor: Array) -> Array:
     """Multiply; a factor of 0 gives 0, whatever the gradient holds."""
-    return jnp.where(factor == 0, jnp.zeros_like(gradient), gradient * factor)
+    scaled = (gradient.astype(factor.dtype) * factor).astype(gradient.dtype)
+    return jnp.where(factor == 0, jnp.zeros_like(gradient), scaled)
 
 
 def rescale(array: Array, factor: Array, windows: Windows) -> Array:

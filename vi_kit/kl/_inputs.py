@@ -84,6 +84,8 @@ def booleans(name: str, value: ArrayLike) -> Bool[Array, "..."]:
     if array.dtype == jnp.bool_:
         return array
     if jnp.issubdtype(array.dtype, jnp.integer):
+        if not is_traced(array) and np.any((np.asarray(array) != 0) & (np.asarray(array) != 1)):
+            raise ValueError(f"{name}: expected booleans (or integers of 0 and 1), got other integers, such as lengths")
         return array != 0
     raise TypeError(f"{name}: expected booleans (or integers of 0 and 1), got {array.dtype}; weights go to kl.reduce")
 

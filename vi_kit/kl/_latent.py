@@ -100,6 +100,8 @@ def free_bits(
         [4.0, 4.5]
     """
     values, mean, axes = _masked("kl", kl, mask, axis)
+    if not callable(order):
+        raise TypeError(f"order: expected kl.batch_then_clip, kl.clip_then_batch or a function, got {order!r}")
     if jnp.ndim(minimum):
         raise ValueError(f"minimum: expected a scalar, got shape {jnp.shape(minimum)}")
     return jnp.squeeze(order(values, _nonnegative("minimum", minimum).astype(values.dtype), mean), axes)
@@ -117,7 +119,7 @@ def _scale_gradient_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Arr
 
 
 def balance(
-    divergence: Callable[[Any, Any], Array], posterior: Any, prior: Any, *, alpha: Float[ArrayLike, ""]
+    divergence: Callable[..., Array], posterior: Any, prior: Any, *, alpha: Float[ArrayLike, ""]
 ) -> Float[Array, "..."]:
     r"""KL(posterior‖prior) whose gradient is shared out: α of it to the prior, 1 − α to the posterior.
 
@@ -129,7 +131,8 @@ def balance(
     at α = a/(a + b).
 
     Args:
-        divergence: function of (posterior, prior), here an array or a pytree of arrays each.
+        divergence: function of (posterior, prior), an array or a pytree of arrays each; two tuples are passed as
+            their elements, `divergence(*posterior, *prior)`, so that `kl.normal` takes means and log scales.
         posterior: q, passed on.
         prior: p, passed on.
         alpha: α, from 0 to 1 (0.8 in DreamerV2).
@@ -148,9 +151,8 @@ def balance(
         >>> logits = jnp.array([0.0, 1.0]), jnp.array([1.0, 0.0])
         >>> value = kl.balance(kl.categorical, *logits, alpha=0.8)
         >>> q, p = (jnp.ones(3), jnp.zeros(3)), (jnp.zeros(3), jnp.zeros(3))  # means and log scales
-        >>> value = kl.balance(lambda q, p: jnp.sum(kl.normal(*q, *p)), q, p, alpha=0.8)
-        >>> print(value)
-        1.5
+        >>> print(kl.balance(kl.normal, q, p, alpha=0.8))
+        [0.5 0.5 0.5]
     """
     alpha = fraction("alpha", alpha)
 
@@ -160,7 +162,8 @@ def balance(
 
         return jax.tree.map(leaf, tree)
 
-    return divergence(scaled(posterior, 1 - alpha), scaled(prior, alpha))
+    q, p = scaled(posterior, 1 - alpha), scaled(prior, alpha)
+    return divergence(*q, *p) if isinstance(q, tuple) and isinstance(p, tuple) else divergence(q, p)
 
 
 def capacity(

@@ -23,6 +23,15 @@ if TYPE_CHECKING:  # jaxtyping would be most of what importing `vi_kit.kl` costs
 
     from vi_kit.kl._inputs import Axis
 
+__all__ = [
+    "generalized_kl_divergence",
+    "kl_divergence",
+    "kl_divergence_with_log_targets",
+    "safe_softmax_cross_entropy",
+    "softmax_cross_entropy",
+    "softmax_cross_entropy_with_integer_labels",
+]
+
 
 def kl_divergence(
     log_predictions: Float[ArrayLike, "..."],
