@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
+from vi_kit._pytree import pytree
 from vi_kit._static import Static
 
 KeyArray = Key[Array, ""]
@@ -57,7 +58,7 @@ def _size(shape: tuple[int, ...]) -> int:
     return total
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Target:
     """An unnormalized density p̃ over the user's variables, seen as a density of flat unconstrained z.

@@ -18,6 +18,8 @@ import numpy as np
 from jax.scipy.special import logit
 from jaxtyping import Array, ArrayLike, Float
 
+from vi_kit._pytree import pytree
+
 __all__ = ["greater_than", "interval", "less_than", "ordered", "positive", "real", "simplex", "unit_interval"]
 
 Values = Float[Array, "..."]
@@ -42,7 +44,7 @@ def _check_finite(support: str, **bounds: ArrayLike) -> None:
             raise ValueError(f"{support}: {name} must be finite, got {bound}")
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Real:
     """All real numbers: the identity map."""
@@ -67,7 +69,7 @@ class Real:
         return "real"
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class GreaterThan:
     """Numbers above `lower`: x = lower + exp(z)."""
@@ -94,7 +96,7 @@ class GreaterThan:
         return f"> {_number(self.lower)}"
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class LessThan:
     """Numbers below `upper`: x = upper − exp(z)."""
@@ -121,7 +123,7 @@ class LessThan:
         return f"< {_number(self.upper)}"
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Interval:
     """Numbers between two bounds: x = lower + (upper − lower)·sigmoid(z)."""
@@ -152,7 +154,7 @@ class Interval:
         return f"in ({_number(self.lower)}, {_number(self.upper)})"
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Simplex:
     """Non-negative vectors that sum to one, by stick breaking; z = 0 is the uniform point, z is one shorter than x."""
@@ -195,7 +197,7 @@ class Simplex:
         return "simplex"
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class Ordered:
     """Increasing vectors: the first entry is free, each later one is the last plus exp(z)."""

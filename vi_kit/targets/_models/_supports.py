@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vi_kit._pytree import pytree
+
 Values = Float[Array, "..."]
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class PositiveOrdered:
     """Increasing vectors of positive numbers: x = cumsum(exp z) along the last axis, as in Stan."""
@@ -38,7 +40,7 @@ class PositiveOrdered:
         return "positive, ordered"
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclass(frozen=True)
 class SoftplusPositive:
     """Positive numbers: x = log(1 + exp z), which grows like z, not like exp z."""
