@@ -19,7 +19,14 @@ from vi_kit._types import Event, KeyArray, Scalar
 with warnings.catch_warnings():
     # TensorFlow Probability, which distrax imports, reads a deprecated JAX symbol while it is imported.
     warnings.filterwarnings("ignore", message=".*pytype_aval_mappings.*", category=DeprecationWarning)
-    import distrax as distrax
+    try:
+        import distrax as distrax
+    except Exception as error:
+        raise ImportError(
+            f"vi_kit: distrax cannot be imported here ({type(error).__name__}: {error}); vi_kit.kl and the families of "
+            "vi_kit.divergences work without it. The known cause is tensorflow-probability beside tfp-nightly: they "
+            "share a folder, so uninstall both and install tfp-nightly again"
+        ) from error
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 

@@ -78,7 +78,7 @@ def test_scalar_normals_are_elementwise():
     np.testing.assert_allclose(vk.kl_divergence(batch(jnp.zeros(2)), batch(jnp.ones(2))), [0.5, 0.5])
 
 
-def test_other_pairs_use_distrax():
+def test_classes():
     p, q = np.array([0.2, 0.8]), np.array([0.5, 0.5])
     found = vk.kl_divergence(distrax.Categorical(probs=jnp.asarray(p)), distrax.Categorical(probs=jnp.asarray(q)))
     np.testing.assert_allclose(found, np.sum(p * np.log(p / q)), rtol=1e-5)
@@ -88,9 +88,8 @@ def test_pairs_without_a_closed_form_are_refused_by_name():
     components = distrax.Categorical(logits=jnp.zeros(2))
     mixture = distrax.MixtureSameFamily(components, distrax.Normal(jnp.zeros(2), 1.0))
     for p, q, names in [
-        (mixture, distrax.Normal(0.0, 1.0), "p a MixtureSameFamily and q a Normal"),
-        (distrax.Normal(0.0, 1.0), distrax.Gamma(1.0, 1.0), "p a Normal and q a Gamma"),
-        (distrax.Normal(0.0, 1.0), P["diagonal"][0], "p a Normal and q a MultivariateNormalDiag"),
+        (mixture, distrax.Normal(0.0, 1.0), "p a distrax.MixtureSameFamily and q a distrax.Normal"),
+        (distrax.Normal(0.0, 1.0), mixture, "p a distrax.Normal and q a distrax.MixtureSameFamily"),
     ]:
         with pytest.raises(NotImplementedError, match=names):
             vk.kl_divergence(p, q)

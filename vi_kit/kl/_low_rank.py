@@ -42,7 +42,7 @@ def _log_determinant_in_scales(factor: Array, log_scale: Array) -> Array:
     return _log_determinant(lower) + 2 * jnp.sum(log_sizes, axis=-1)
 
 
-def _excess(y: Array) -> Array:
+def excess(y: Array) -> Array:
     """Return tr Y − log det(I + Y) ≥ 0 of a symmetric Y without cancellation: the pivots of I + Y, less 1."""
     off_diagonal = jnp.tril(jnp.linalg.cholesky(_plus_identity(y)), -1)
     squares = jnp.sum(off_diagonal * off_diagonal, axis=-1)
@@ -109,12 +109,25 @@ def multivariate_normal_low_rank(
         q_factor=q_factor,
         q_log_scale=q_log_scale,
     )
+    return low_rank(p_mean, p_factor, p_log_scale, q_mean, q_factor, q_log_scale, p_log_scale - q_log_scale)
+
+
+def low_rank(
+    p_mean: Array,
+    p_factor: Array,
+    p_log_scale: Array,
+    q_mean: Array,
+    q_factor: Array,
+    q_log_scale: Array,
+    log_ratio: Array,
+) -> Array:
+    """Return the KL of inputs of one batch shape, given p_log_scale − q_log_scale as well as it is known."""
     rank = max(p_factor.shape[-1], q_factor.shape[-1], 1)
     p_factor, q_factor = (jnp.pad(f, [(0, 0)] * (f.ndim - 1) + [(0, rank - f.shape[-1])]) for f in (p_factor, q_factor))
     # In units of q's diagonal part: Σ_q = I + BBᵀ, Σ_p = diag(e^g) + AAᵀ with A = B + H.
     precision = jnp.exp(-q_log_scale)[..., None]
     b, h, shift = q_factor * precision, (p_factor - q_factor) * precision, (p_mean - q_mean)[..., None] * precision
-    gap = 2 * (p_log_scale - q_log_scale)
+    gap = 2 * log_ratio
     lower = jnp.linalg.cholesky(_plus_identity(_product(b, b)))
 
     def whiten(x: Array) -> Array:
@@ -148,6 +161,6 @@ def multivariate_normal_low_rank(
         jnp.sum(quadratic[..., :rank], axis=-1)
         - _total(n * n + shrink * (2 * v + n) * n)
         - jnp.sum(leverage * expm1_minus(-near_gap), axis=-1)
-        + _excess(y)
+        + excess(y)
     )
     return 0.5 * (shared + jnp.where(close, near, far))
