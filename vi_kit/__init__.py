@@ -23,6 +23,7 @@ _SUBPACKAGES = (
     "targets",
 )
 _NAMES = {
+    "Bounds": "vi_kit.divergences",
     "Estimate": "vi_kit._types",
     "Fit": "vi_kit._types",
     "Posterior": "vi_kit._posterior",
@@ -32,7 +33,9 @@ _NAMES = {
     "diagnose": "vi_kit.diagnostics",
     "divergence": "vi_kit.divergences",
     "fit": "vi_kit._fit",
+    "kl_bounds": "vi_kit.divergences",
     "kl_divergence": "vi_kit.divergences",
+    "quadrature_kl": "vi_kit.divergences",
     "register_kl": "vi_kit.divergences",
     "load": "vi_kit._posterior",
     "make_target": "vi_kit.targets",

@@ -17,8 +17,11 @@ from vi_kit._types import Fit as Fit
 from vi_kit._types import Target as Target
 from vi_kit.diagnostics import Report as Report
 from vi_kit.diagnostics import diagnose as diagnose
+from vi_kit.divergences import Bounds as Bounds
 from vi_kit.divergences import divergence as divergence
+from vi_kit.divergences import kl_bounds as kl_bounds
 from vi_kit.divergences import kl_divergence as kl_divergence
+from vi_kit.divergences import quadrature_kl as quadrature_kl
 from vi_kit.divergences import register_kl as register_kl
 from vi_kit.targets import make_target as make_target
 
