@@ -32,6 +32,8 @@ _NAMES = {
     "check": "vi_kit._check",
     "diagnose": "vi_kit.diagnostics",
     "divergence": "vi_kit.divergences",
+    "estimate_divergence": "vi_kit.divergences",
+    "estimate_kl": "vi_kit.divergences",
     "fit": "vi_kit._fit",
     "kl_bounds": "vi_kit.divergences",
     "kl_divergence": "vi_kit.divergences",

@@ -19,6 +19,8 @@ from vi_kit.diagnostics import Report as Report
 from vi_kit.diagnostics import diagnose as diagnose
 from vi_kit.divergences import Bounds as Bounds
 from vi_kit.divergences import divergence as divergence
+from vi_kit.divergences import estimate_divergence as estimate_divergence
+from vi_kit.divergences import estimate_kl as estimate_kl
 from vi_kit.divergences import kl_bounds as kl_bounds
 from vi_kit.divergences import kl_divergence as kl_divergence
 from vi_kit.divergences import quadrature_kl as quadrature_kl

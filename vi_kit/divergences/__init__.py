@@ -4,6 +4,12 @@ from vi_kit.divergences import distributions as distributions
 from vi_kit.divergences._bounds import Bounds as Bounds
 from vi_kit.divergences._bounds import kl_bounds as kl_bounds
 from vi_kit.divergences._divergence import divergence as divergence
+from vi_kit.divergences._draws import Antithetic as Antithetic
+from vi_kit.divergences._draws import Draws as Draws
+from vi_kit.divergences._draws import Importance as Importance
+from vi_kit.divergences._draws import Plain as Plain
+from vi_kit.divergences._draws import QuasiMonteCarlo as QuasiMonteCarlo
+from vi_kit.divergences._draws import Stratified as Stratified
 from vi_kit.divergences._kinds import Alpha as Alpha
 from vi_kit.divergences._kinds import Bhattacharyya as Bhattacharyya
 from vi_kit.divergences._kinds import ChiSquare as ChiSquare
@@ -19,6 +25,8 @@ from vi_kit.divergences._kinds import TotalVariation as TotalVariation
 from vi_kit.divergences._kl import kl_divergence as kl_divergence
 from vi_kit.divergences._listing import Table as Table
 from vi_kit.divergences._listing import table as table
+from vi_kit.divergences._monte_carlo import estimate_divergence as estimate_divergence
+from vi_kit.divergences._monte_carlo import estimate_kl as estimate_kl
 from vi_kit.divergences._quadrature import quadrature_kl as quadrature_kl
 from vi_kit.divergences._registered import register_kl as register_kl
 from vi_kit.divergences._wasserstein import wasserstein2 as wasserstein2
