@@ -130,12 +130,10 @@ def test_digits_of_concentrated_pairs(pair):
 DISTANCES = {
     d.Gamma: ((3e4, 2.0), lambda a, b: stats.gamma(a, scale=1 / b)),
     d.InverseGamma: ((400.0, 2.0), lambda a, b: stats.invgamma(a, scale=b)),
-    d.Weibull: ((0.7, 2.0), lambda a, b: stats.weibull_min(a, scale=b)),
     d.Beta: ((3e3, 5e3), stats.beta),
     d.InverseGaussian: ((2.0, 800.0), lambda m, c: stats.invgauss(m / c, scale=c)),
     d.Gumbel: ((2.0, 0.3), stats.gumbel_r),
     d.Logistic: ((2.0, 0.3), stats.logistic),
-    d.LogNormal: ((0.3, 0.2), lambda m, s: stats.lognorm(s, scale=np.exp(m))),
 }
 
 

@@ -357,3 +357,20 @@ def test_double_precision(key):
     found = vk.estimate_kl(jax.random.clone(key), p, q, num_samples=2000)
     assert found.value.dtype == jnp.float64
     np.testing.assert_allclose(found.value, 5e-15, rtol=0.1)
+
+
+def test_where_supports_end_inside_each_other_the_gradient_is_nan_not_wrong(key):
+    """A density that jumps where the other goes on: neither draws nor scores see the jump move."""
+
+    def total_variation(high, key):
+        p, q = distrax.Uniform(0.0, high), distrax.Normal(0.3, 1.0)
+        return vk.estimate_divergence(key, p, q, vk.divergences.TotalVariation(), num_samples=500).value
+
+    def of_steps(concentration, key):
+        q = distrax.CategoricalUniform(low=0.0, high=1.0, logits=jnp.array([0.0, 2.0]))
+        return vk.estimate_kl(key, distrax.Beta(concentration, 3.0), q, num_samples=500).value
+
+    for function, own in zip((total_variation, of_steps), jax.random.split(key), strict=True):
+        value, gradient = jax.value_and_grad(function)(1.5, own)
+        assert np.isfinite(value)
+        assert np.isnan(gradient)

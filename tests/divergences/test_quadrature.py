@@ -13,7 +13,7 @@ from scipy import stats
 import vi_kit as vk
 from vi_kit.divergences import distributions as d
 
-SINGLE, DOUBLE = 2e-6, 1e-10
+SINGLE, DOUBLE = 3e-6, 1e-10
 
 
 def made(name, rows, dtype=jnp.float32):
@@ -21,11 +21,19 @@ def made(name, rows, dtype=jnp.float32):
     return getattr(d, name)(**{k: jnp.asarray(np.array([row[k] for row in rows]), dtype) for k in rows[0]})
 
 
+def moved(values):
+    """Return the neighbor whose first parameter is 1% larger, as a float32; None where that has to be whole."""
+    name = next(iter(values))
+    larger = np.float64(np.float32(values[name] * 1.01))
+    return None if name in {"total_count", "probs", "low"} else {**values, name: larger}
+
+
 def crossed(p, q):
-    """Return parameters of both: ordinary ones, each with each, and neighbors of the ordinary and extreme ones."""
+    """Return parameters of both: ordinary ones, each with each, or neighbors of ordinary and extreme ones."""
     first, second = EXAMPLES[p][0], EXAMPLES[q][0]
-    pairs = [(a, b) for a in first.ordinary for b in second.ordinary if p != q or a is not b]
-    pairs += [(a, second.ordinary[0]) for a in first.extreme] if p != q else []
+    pairs = [(a, b) for a in first.ordinary for b in second.ordinary if a is not b]
+    if p == q:
+        pairs += [(a, moved(a)) for a in first.ordinary + first.extreme if moved(a)]
     return [a for a, _ in pairs], [b for _, b in pairs]
 
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vi_kit.divergences import distributions as d
-from vi_kit.divergences._arguments import library_of
+from vi_kit.divergences._arguments import is_distribution, library_of
+from vi_kit.divergences._sampling import base_of, components_of, family_of, is_mixture, parts_of
 from vi_kit.divergences._support import excludes
 from vi_kit.divergences.distributions import Distribution
 
@@ -71,6 +72,31 @@ def contained(p: Distribution, q: Distribution) -> Array | None:
     """Tell of each entry of p's batch whether p > 0 wherever q > 0; None where that is not known to hold."""
     support = _support(p)
     return None if support is None or support != _support(q) else _all_possible(p)
+
+
+def share_a_fixed_support(p: Distribution, q: Distribution) -> bool:
+    """Tell whether no parameter makes a density of one end where the other goes on; assumed of what is not known."""
+    if any(isinstance(x, d.Opaque) for x in (p, q)):
+        return True
+    return is_fixed(p) and _support(p) == _support(q)
+
+
+def has_jumps(x: Any) -> bool:
+    """Tell whether a density may jump inside its support: a mixture of components that end at different places."""
+    parts = parts_of(x)
+    if parts is not None:
+        return any(has_jumps(part) for part in jax.tree.leaves(parts, is_leaf=is_distribution))
+    base = base_of(x)
+    if base is not None:
+        return has_jumps(base[0])
+    if not is_mixture(x):
+        family = family_of(x)
+        return isinstance(family, d.Mixture) and _support(family) is None
+    components = components_of(x)[1]
+    each = components if isinstance(components, list | tuple) else [components]
+    families = [family for family in map(family_of, each) if not isinstance(family, d.Opaque)]
+    supports = [_support(family) for family in families]
+    return any(has_jumps(c) for c in each) or None in supports or len(set(supports)) > 1
 
 
 def outside(x: Any, family: Distribution, value: Any) -> Array | None:

@@ -86,10 +86,10 @@ def _measure(p: View, q: View, panels: Mesh, beyond: Mesh, cut: Cut, round: Arra
     scores = jnp.where(scores > 1 / lengths.shape[0], scores, jnp.zeros_like(scores))
     error = jnp.sum(errors[0], axis=0) + 4 * eps * value + rounded + jnp.sum(left_out, axis=0)
     error = error + terms_of.unfound(value, p_mass, q_mass, terms_of.most(log_p, log_q, alive))
-    # A tail that does not fall, or log(p/q) that grows as fast as p falls; where much of p lies beyond the panels
-    # that cannot be told from a finite integral.
-    divergent = jnp.any(divergent & (left_out > eps * value[None]), axis=0) | (edge > 1e-3 * value)
-    error = jnp.where(infinite, jnp.zeros_like(error), jnp.where(divergent, jnp.inf, error))
+    # A tail that does not fall is infinite, unless much of p lies beyond the panels; one that falls so slowly that much
+    # is left at their ends is only not known.
+    divergent = jnp.any(divergent & (left_out > eps * value[None]), axis=0)
+    error = jnp.where(infinite, jnp.zeros_like(error), jnp.where(divergent | (edge > 1e-3 * value), jnp.inf, error))
     return _Progress(round, cut, scores, error, infinite | (divergent & (jnp.abs(1 - p_mass) < 1e-3)), alive)
 
 

@@ -180,8 +180,12 @@ def student_t(p: StudentT, q: StudentT) -> Array:
     log_cosh, size = _log_cosh(w), jnp.abs(w)
     decay = jnp.exp(-size)
     tanh, sech = jnp.tanh(w), 2 * decay / (1 + decay * decay)
-    square = (change * tanh + shift * sech) * ((2 + change) * tanh + shift * sech)  # (y′² − y²) / (1 + y²)
-    gap = _column(constant, nodes) + 0.5 * (other + 1) * jnp.log1p(square) + (other - df) * log_cosh
+    moved = change * tanh + shift * sech
+    square = moved * (2 * tanh + moved)  # (y′² − y²) / (1 + y²)
+    near = jnp.abs(square) < 0.5
+    far = jnp.log(jnp.square(jnp.where(near, jnp.ones_like(w), tanh + moved)) + sech * sech)
+    log_ratios = jnp.where(near, jnp.log1p(jnp.where(near, square, jnp.zeros_like(w))), far)
+    gap = _column(constant, nodes) + 0.5 * (other + 1) * log_ratios + (other - df) * log_cosh
     mass = step * jnp.exp(norm - df * log_cosh) / math.sqrt(math.pi)
 
     height = jnp.minimum(0.8 * jax.lax.rsqrt(df), 0.25 * math.pi)

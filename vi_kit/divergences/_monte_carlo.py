@@ -14,15 +14,15 @@ from vi_kit._types import KeyArray, check_count, check_key
 from vi_kit.divergences import _kinds as kinds
 from vi_kit.divergences._arguments import Skeleton, pack, unpack
 from vi_kit.divergences._blocks import Problem, average, set_up, surrogate
-from vi_kit.divergences._common_support import is_excluded
-from vi_kit.divergences._door import name_of, prepare
+from vi_kit.divergences._common_support import has_jumps, is_excluded, share_a_fixed_support
+from vi_kit.divergences._door import name_of, prepare, refuse_bad_parameters
 from vi_kit.divergences._draws import Draws, Importance
 from vi_kit.divergences._sampling import (
     as_the_libraries_expect,
     family_of,
     obstacles,
 )
-from vi_kit.divergences._support import infinite
+from vi_kit.divergences._support import infinite, without_gradient
 from vi_kit.divergences.distributions import Opaque
 
 _GRADIENTS = (None, kl.pathwise, kl.score, kl.none)
@@ -48,7 +48,8 @@ def estimate_kl(
 
     Gradients to the parameters of p and q are unbiased. Those of p are pathwise where draws are differentiable, by
     score function with a baseline from the other half elsewhere (Bernoulli, the choice of a mixture's component), part
-    by part in joint distributions. First derivatives only.
+    by part in joint distributions. First derivatives only. Where a density jumps inside the other's support (a mixture
+    of components that end at different places) there is no such estimate: the gradient is NaN.
 
     Draws are made in blocks: memory depends on the block, not on num_samples, with a gradient too. Other parameters
     of the same kind of objects compile nothing new.
@@ -114,7 +115,8 @@ def estimate_divergence(
         q: the other one, to be drawn from as well.
         kind: `vk.divergences.Renyi(0.5)`, `Hellinger()`, `JensenShannon()`, …, or an `FDivergence`.
         num_samples: number of draws, of both together.
-        gradient: as in `estimate_kl`, for draws of p and of q.
+        gradient: as in `estimate_kl`, for draws of p and of q; NaN where p and q have not the same support, or one
+            that moves with the parameters (a Uniform's).
         draws: as in `estimate_kl`.
         block_size: as in `estimate_kl`.
 
@@ -171,6 +173,7 @@ def _estimate(
     arrays, skeleton = pack(objects)
     with as_the_libraries_expect():  # here too: a derivative of the program is taken as it is called
         result: Estimate = _compiled(arrays, key, skeleton, plan, kind, gradient, int(num_samples), block_size)
+    refuse_bad_parameters("estimate_kl", family_of(p), family_of(q), jnp.asarray(result.value))
     return result
 
 
@@ -244,9 +247,14 @@ def _compiled(
     with as_the_libraries_expect():
         given = jax.lax.stop_gradient(arrays) if gradient is kl.none else arrays
         value, error, effective, _ = estimated(given, key)
-        families = [family_of(x) for x in unpack(skeleton, arrays)[:2]]
+        objects = unpack(skeleton, arrays)[:2]
+        families = [family_of(x) for x in objects]
+        inexact = [jnp.sum(x) for x in arrays if jnp.issubdtype(x.dtype, jnp.floating)]
+        if gradient is not kl.none and (
+            any(map(has_jumps, objects)) or (kind is not None and not share_a_fixed_support(*families))
+        ):
+            value = without_gradient(inexact, jax.lax.stop_gradient(value))
         if kind is None and is_excluded(*families):  # wherever the draws are
-            inexact = [jnp.sum(x) for x in arrays if jnp.issubdtype(x.dtype, jnp.floating)]
             return Estimate(infinite(inexact, value), jnp.full_like(error, jnp.inf), effective)
         if kind is not None:
             fixed = jax.lax.stop_gradient(value)

@@ -111,7 +111,7 @@ def is_mixture(x: Any) -> bool:
     return is_a(x, *_MIXTURES)
 
 
-def _base(x: Any) -> tuple[Any, int] | None:
+def base_of(x: Any) -> tuple[Any, int] | None:
     """Return what an Independent is made of."""
     if not is_a(x, "Independent"):
         return None
@@ -139,20 +139,20 @@ def reparameterized(x: Any) -> bool:
 
 def carries_gradient(x: Any) -> bool:
     """Tell whether some part of the draws is differentiable in the parameters."""
-    parts, base = parts_of(x), _base(x)
+    parts, base = parts_of(x), base_of(x)
     if parts is not None:
         return any(map(carries_gradient, flatten(parts)[0]))
     if base is not None:
         return carries_gradient(base[0])
     if is_mixture(x):
-        components = _components(x)[1]
+        components = components_of(x)[1]
         return any(map(carries_gradient, components if isinstance(components, list | tuple) else [components]))
     return reparameterized(x)
 
 
 def obstacles(x: Any, name: str) -> list[str]:
     """Say of each part whose draws carry no gradient what it is."""
-    parts, base = parts_of(x), _base(x)
+    parts, base = parts_of(x), base_of(x)
     if parts is not None:
         paths = jax.tree_util.tree_flatten_with_path(parts, is_leaf=is_distribution)[0]
         return [found for path, part in paths for found in obstacles(part, name + jax.tree_util.keystr(path))]
@@ -173,7 +173,7 @@ def draw(x: Any, key: KeyArray, num: int, gradient: Any, uniform: Array | None =
         gradient: `kl.score` for constant draws; otherwise pathwise, and score function where that cannot be.
         uniform: what picks the component of a mixture, (num,) and broadcasting to the batch; None: drawn.
     """
-    parts, base = parts_of(x), _base(x)
+    parts, base = parts_of(x), base_of(x)
     if gradient is kl.score or not (parts is not None or base is not None or is_mixture(x)):
         value = sample(x, key, (num,))
         if gradient is not kl.score and reparameterized(x):
@@ -217,7 +217,7 @@ def _in_dtype_of(x: Any, value: Any) -> Any:
 # --- mixtures --------------------------------------------------------------------------------------------------------
 
 
-def _components(x: Any) -> tuple[Any, Any]:
+def components_of(x: Any) -> tuple[Any, Any]:
     """Return the log weights, last axis over the components, and one distribution over them or a list of several."""
     if is_a(x, "MixtureOfTwo"):
         log_weights = jnp.stack([jnp.log(x.prob), jnp.log1p(-x.prob)], axis=-1)
@@ -240,7 +240,7 @@ def _components(x: Any) -> tuple[Any, Any]:
 
 def num_components(x: Any) -> int:
     """Return how many components a mixture has."""
-    return int(_components(x)[0].shape[-1])
+    return int(components_of(x)[0].shape[-1])
 
 
 def pick(log_weights: Array, uniform: Array) -> Array:
@@ -257,7 +257,7 @@ def take(values: Array, index: Array) -> Array:
 
 
 def _draw_mixture(x: Any, key: KeyArray, num: int, gradient: Any, uniform: Array | None) -> Drawn:
-    log_weights, components = _components(x)
+    log_weights, components = components_of(x)
     batch = tuple(x.batch_shape)
     num_kinds = log_weights.shape[-1]
     choice_key, key = jax.random.split(key)

@@ -40,12 +40,28 @@ def infinite(parameters: Any, like: Array) -> Array:
 @infinite.defjvp
 def _infinite_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     _, like = primals
+    return jnp.full_like(like, jnp.inf), nan_tangent(tangents[0], like)
+
+
+@jax.custom_jvp
+def without_gradient(parameters: Any, value: Array) -> Array:
+    """Return the value; its gradient is NaN: there is one, but not by the means at hand."""
+    return value
+
+
+@without_gradient.defjvp
+def _without_gradient_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    _, value = primals
+    return value, nan_tangent(tangents[0], value)
+
+
+def nan_tangent(tangents: Any, like: Array) -> Array:
+    """Return NaN, as a linear function of the parameters' tangents."""
     total = jnp.zeros_like(like)
-    for tangent in jax.tree.leaves(tangents[0]):
-        if tangent.dtype == jax.dtypes.float0:
-            continue
-        total = total + jnp.sum(tangent, axis=tuple(range(like.ndim, tangent.ndim)))
-    return jnp.full_like(like, jnp.inf), total * jnp.nan
+    for tangent in jax.tree.leaves(tangents):
+        if tangent.dtype != jax.dtypes.float0:
+            total = total + jnp.sum(tangent, axis=tuple(range(like.ndim, tangent.ndim)))
+    return total * jnp.nan
 
 
 def where_contained(value: Array, *margins: Array) -> Array:

@@ -264,7 +264,8 @@ class Opaque(Distribution):
     @property
     def batch_shape(self) -> tuple[int, ...]:
         """Shape of the batch."""
-        return tuple(getattr(self.distribution, "batch_shape", ()))
+        shape = getattr(self.distribution, "batch_shape", ())
+        return () if isinstance(shape, dict) else tuple(n for n in shape if isinstance(n, int))
 
     @property
     def event_shape(self) -> tuple[int, ...]:
