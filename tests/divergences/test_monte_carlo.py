@@ -359,18 +359,100 @@ def test_double_precision(key):
     np.testing.assert_allclose(found.value, 5e-15, rtol=0.1)
 
 
-def test_where_supports_end_inside_each_other_the_gradient_is_nan_not_wrong(key):
-    """A density that jumps where the other goes on: neither draws nor scores see the jump move."""
+TV = vk.divergences.TotalVariation()
+UNIFORM, NORMAL = distrax.Uniform(0.0, 1.5), distrax.Normal(0.3, 1.0)
 
-    def total_variation(high, key):
-        p, q = distrax.Uniform(0.0, high), distrax.Normal(0.3, 1.0)
-        return vk.estimate_divergence(key, p, q, vk.divergences.TotalVariation(), num_samples=500).value
 
-    def of_steps(concentration, key):
-        q = distrax.CategoricalUniform(low=0.0, high=1.0, logits=jnp.array([0.0, 2.0]))
-        return vk.estimate_kl(key, distrax.Beta(concentration, 3.0), q, num_samples=500).value
+def slope_of(function, at, step=1e-3):
+    return (function(at + step) - function(at - step)) / (2 * step)
 
-    for function, own in zip((total_variation, of_steps), jax.random.split(key), strict=True):
-        value, gradient = jax.value_and_grad(function)(1.5, own)
-        assert np.isfinite(value)
-        assert np.isnan(gradient)
+
+def assert_mean_and_see_a_tenth(samples, truth):
+    assert_mean(samples, truth, effect=0.1 * abs(truth))
+    expect_rejection(lambda: assert_mean(samples, 0.9 * truth))
+
+
+def test_gradients_where_a_support_ends_inside_the_other(key):
+    """Draws of the normal do not see the end of the exponential: its scores do."""
+
+    def estimate(loc, key, gradient=None):
+        p, q = tfd.Exponential(1.3), tfd.Normal(loc, 1.0)
+        return vk.estimate_divergence(key, p, q, dv.Hellinger(), num_samples=4096, gradient=gradient).value
+
+    def exact(loc):
+        def overlap(x):
+            return np.sqrt(stats.expon(scale=1 / 1.3).pdf(x) * stats.norm(loc).pdf(x))
+
+        return 1 - integrate.quad(overlap, 0, 20)[0]
+
+    keys = jax.random.split(key, 101)
+    slopes = jax.vmap(jax.grad(estimate), (None, 0))(jnp.float32(0.2), keys[1:])
+    assert_mean_and_see_a_tenth(slopes, slope_of(exact, 0.2))
+    with pytest.raises(ValueError, match=r"kl\.pathwise would be biased"):
+        estimate(0.2, keys[0], kl.pathwise)
+
+
+def test_gradients_where_a_density_jumps_at_a_place_that_does_not_move(key):
+    """A mixture of TensorFlow Probability goes on below 0, where its exponential component has ended."""
+
+    def estimate(rate, key):
+        components = [tfd.Exponential(rate), tfd.Normal(0.0, 1.0)]
+        p = tfd.Mixture(tfd.Categorical(probs=jnp.array([0.4, 0.6])), components)
+        return vk.estimate_kl(key, p, tfd.Normal(0.0, 2.0), num_samples=4096).value
+
+    def exact(rate):
+        def term(x):
+            p = 0.4 * stats.expon(scale=1 / rate).pdf(x) + 0.6 * stats.norm.pdf(x)
+            return p * (np.log(p) - stats.norm(0, 2).logpdf(x))
+
+        return integrate.quad(term, -15, 0)[0] + integrate.quad(term, 0, 30, limit=200)[0]
+
+    keys = jax.random.split(key, 100)
+    values, slopes = jax.vmap(jax.value_and_grad(estimate), (None, 0))(jnp.float32(1.3), keys)
+    assert_mean_and_see_a_tenth(values, exact(1.3))
+    assert_mean_and_see_a_tenth(slopes, slope_of(exact, 1.3))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda high, k: vk.estimate_divergence(k, distrax.Uniform(0.0, high), NORMAL, TV, num_samples=500),
+        lambda high, k: vk.estimate_divergence(k, NORMAL, distrax.Uniform(0.0, high), TV, num_samples=500),
+        lambda high, k: vk.estimate_kl(k, distrax.Uniform(0.0, high), NORMAL, num_samples=500, gradient=kl.score),
+        lambda high, k: vk.estimate_kl(
+            k, distrax.Uniform(0.0, high), NORMAL, num_samples=500, draws=vk.divergences.Importance(NORMAL)
+        ),
+    ],
+    ids=["p", "q", "score", "importance"],
+)
+def test_a_gradient_by_what_moves_an_end_is_refused_where_draws_do_not_see_it(key, call):
+    assert np.isfinite(call(1.5, key).value)
+    with pytest.raises(ValueError, match="expected a density whose ends no parameter moves"):
+        jax.grad(lambda high: call(high, jax.random.clone(key)).value)(1.5)
+
+
+def test_ends_that_do_not_move_leave_the_other_gradients_alone(key):
+    """Total variation of Uniform(0, 1.5) and Normal(loc, 1): the loc moves no end."""
+
+    def estimate(loc, key):
+        return vk.estimate_divergence(key, UNIFORM, distrax.Normal(loc, 1.0), TV, num_samples=4096).value
+
+    slopes = jax.vmap(jax.grad(estimate), (None, 0))(jnp.float32(0.3), jax.random.split(key, 100))
+    normal = stats.norm(0.3)  # below the uniform on all of its support: TV is what the normal has outside
+    assert_mean_and_see_a_tenth(slopes, normal.pdf(1.5) - normal.pdf(0.0))
+
+
+@pytest.mark.slow
+def test_a_step_that_does_not_move_leaves_a_finite_gradient(key):
+    """KL(Beta(c, 3) ‖ a step at ½) by c."""
+    q = distrax.CategoricalUniform(low=0.0, high=1.0, logits=jnp.array([0.0, 2.0]))
+
+    def estimate(concentration, key):
+        return vk.estimate_kl(key, distrax.Beta(concentration, 3.0), q, num_samples=4096).value
+
+    def exact(c):
+        p = stats.beta(c, 3.0)
+        return -p.entropy() - np.log(2) - 2 * p.sf(0.5) + np.log1p(np.exp(2.0))
+
+    slopes = jax.vmap(jax.grad(estimate), (None, 0))(jnp.float32(1.5), jax.random.split(key, 100))
+    assert_mean_and_see_a_tenth(slopes, slope_of(exact, 1.5))

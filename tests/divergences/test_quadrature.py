@@ -5,6 +5,7 @@ import divergence_oracles as oracles
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as nd
 import pytest
 from divergence_densities import DENSITIES
 from divergence_examples import EXAMPLES
@@ -218,3 +219,38 @@ def test_what_it_does_not_do_is_said():
         vk.quadrature_kl(d.Normal(0.0, 1.0), d.Poisson(1.0))
     with pytest.raises(ValueError, match=r"p\.rate: expected numbers of at least 0, got -1"):
         vk.quadrature_kl(d.Poisson(jnp.float32(-1.0)), d.Poisson(jnp.float32(4.0)))
+
+
+@pytest.mark.usefixtures("x64")
+def test_gradients_where_the_jumps_of_a_mixture_move():
+    """Uniforms that end inside each other, at the middle of the support too, where panels meet."""
+    weights = jnp.log(jnp.array([0.4, 0.6]))
+
+    def value(ends):
+        p = d.Mixture(weights, d.Uniform(jnp.stack([ends[0], ends[1]]), jnp.stack([ends[2], ends[3]])))
+        return vk.quadrature_kl(p, d.Normal(0.3, 1.0)).value
+
+    compiled = jax.jit(jax.value_and_grad(value))
+    for ends in ([0.0, 0.5, 1.3, 2.0], [0.0, 0.0, 1.0, 2.0], [0.2, 0.1, 1.5, 1.1]):
+        at = jnp.array(ends, jnp.float64)
+        slopes = compiled(at)[1]
+        steps = 1e-5 * np.eye(4)
+        differences = [(compiled(at + h)[0] - compiled(at - h)[0]) / 2e-5 for h in steps]
+        apart = np.abs(np.subtract.outer(ends, ends)) + np.eye(4) > 0
+        smooth = apart.all(axis=1)  # where two ends meet the value has a kink
+        np.testing.assert_allclose(slopes[smooth], np.array(differences)[smooth], rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("x64")
+def test_gradients_of_mixtures_of_unlike_components_of_a_library():
+    half = nd.Categorical(jnp.array([0.4, 0.6]))
+
+    def value(rate, loc, high):
+        parts = [nd.Exponential(rate), nd.Normal(loc, 1.0)], [nd.Uniform(0.0, high), nd.Normal(0.1, 2.0)]
+        return vk.quadrature_kl(*(nd.MixtureGeneral(half, part, support=nd.constraints.real) for part in parts)).value
+
+    at = 1.3, 0.2, 1.5
+    slopes = jax.grad(value, (0, 1, 2))(*at)
+    steps = 1e-5 * np.eye(3)
+    np.testing.assert_allclose(slopes, [(value(*(at + h)) - value(*(at - h))) / 2e-5 for h in steps], rtol=1e-6)

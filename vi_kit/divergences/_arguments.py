@@ -170,6 +170,13 @@ class Skeleton:
             self._key = _structure_key(self.structure)
         return self._key
 
+    def of(self, index: int, arrays: list[Any]) -> list[Any]:
+        """Return those of the arrays that belong to one of the distributions."""
+        sizes = [child.num_leaves for child in self.structure.children()]
+        start = sum(sizes[:index])
+        before = self.others[:start].count(_ARRAY)
+        return arrays[before : before + self.others[start : start + sizes[index]].count(_ARRAY)]
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Skeleton) or self.others != other.others:
             return False

@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from vi_kit import kl
 from vi_kit._types import KeyArray
-from vi_kit.divergences._common_support import contained, is_fixed, outside
+from vi_kit.divergences._common_support import contained, is_fixed, log_density_within
 from vi_kit.divergences._draws import Importance, Layout, Plain, Source, Stratified, repeat_first
 from vi_kit.divergences._integrands import Fit, Generator, Integrand, LogRatio, Values, combined
 from vi_kit.divergences._running_moments import Moments, merged, moments, no_rows
@@ -52,15 +52,14 @@ class Problem(NamedTuple):
         x = jax.tree.map(spread, drawn.value)
 
         def density(of: Any, x: Any) -> Array:
-            found = log_density(of, x)
-            beyond = None if of is source.distribution else outside(of, family_of(of), x)
-            if beyond is not None:
-                found = jnp.where(beyond, jnp.full_like(found, -jnp.inf), found)
-            return self._full(found, num)
+            own = of is source.distribution and not is_mixture(of)
+            return self._full(log_density(of, x) if own else log_density_within(of, family_of(of), x), num)
 
         weighted = isinstance(self.plan, Importance)
         log_draws = density(source.distribution, x) if weighted else None
         score, choice = (self._full(spread(v), num) if np.ndim(v) else v for v in drawn[1:])
+        if source.gradient is kl.score and not weighted:
+            score = density(source.distribution, x)
         log_p = density(self.p, x)
         if fixed is None or isinstance(self.integrand, Generator):
             return Values(log_p, density(self.q, x), log_draws, score, choice)

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from vi_kit.divergences import distributions as d
 from vi_kit.divergences._arguments import is_distribution, library_of
-from vi_kit.divergences._sampling import base_of, components_of, family_of, is_mixture, parts_of
+from vi_kit.divergences._sampling import base_of, components_of, family_of, is_mixture, log_density, parts_of
 from vi_kit.divergences._support import excludes
 from vi_kit.divergences.distributions import Distribution
 
@@ -27,7 +27,10 @@ _FIXED = {
     "binary",
     "classes",
     "one_hot",
+    "pair",
 }
+# Supports of whole numbers, whose ends no derivative moves.
+_STEPPED = {"count", "counts", "whole_interval"}
 
 
 def _is_family(value: Any) -> bool:
@@ -42,6 +45,9 @@ def _support(family: Distribution) -> Any:
     if isinstance(family, d.Independent | d.Sample | d.Mixture):
         return _support(family.base)
     found = family.support
+    if isinstance(family, d.Transformed) and found == "unknown" and not jax.tree.leaves(family.transforms):
+        base = _support(family.base)
+        return None if base is None else (base, jax.tree.structure(family.transforms))
     return "everywhere" if found in _EVERYWHERE else found if found in _FIXED else None
 
 
@@ -81,12 +87,36 @@ def share_a_fixed_support(p: Distribution, q: Distribution) -> bool:
     return is_fixed(p) and _support(p) == _support(q)
 
 
+def _of_leaves(x: Any) -> list[Any]:
+    """Return the supports of all that a distribution is made of: parts, components; an unknown object has none."""
+    parts, base = parts_of(x), base_of(x)
+    if parts is not None:
+        return [found for part in jax.tree.leaves(parts, is_leaf=is_distribution) for found in _of_leaves(part)]
+    if base is not None:
+        return _of_leaves(base[0])
+    if is_mixture(x):
+        components = components_of(x)[1]
+        each = components if isinstance(components, list | tuple) else [components]
+        return [found for component in each for found in _of_leaves(component)]
+    family = family_of(x)
+    while isinstance(family, d.Independent | d.Sample | d.Mixture):
+        family = family.base
+    if isinstance(family, d.Opaque):
+        return []
+    stepped = isinstance(family.support, str) and family.support in _STEPPED
+    return [family.support if stepped else _support(family)]
+
+
+def moves(x: Any) -> bool:
+    """Tell whether a parameter may move an end of a density: of the distribution, or of a component."""
+    return None in _of_leaves(x)
+
+
 def has_jumps(x: Any) -> bool:
     """Tell whether a density may jump inside its support: a mixture of components that end at different places."""
-    parts = parts_of(x)
+    parts, base = parts_of(x), base_of(x)
     if parts is not None:
         return any(has_jumps(part) for part in jax.tree.leaves(parts, is_leaf=is_distribution))
-    base = base_of(x)
     if base is not None:
         return has_jumps(base[0])
     if not is_mixture(x):
@@ -94,24 +124,41 @@ def has_jumps(x: Any) -> bool:
         return isinstance(family, d.Mixture) and _support(family) is None
     components = components_of(x)[1]
     each = components if isinstance(components, list | tuple) else [components]
-    families = [family for family in map(family_of, each) if not isinstance(family, d.Opaque)]
-    supports = [_support(family) for family in families]
-    return any(has_jumps(c) for c in each) or None in supports or len(set(supports)) > 1
+    supports = _of_leaves(x)
+    return any(map(has_jumps, each)) or None in supports or any(s != supports[0] for s in supports)
 
 
-def outside(x: Any, family: Distribution, value: Any) -> Array | None:
-    """Tell which events a distribution cannot make, where its library gives them a density or NaN.
+def log_density_within(x: Any, family: Distribution, value: Any) -> Array:
+    """Return the log density, −∞ at events that x cannot make, where its library gives them a density or NaN.
 
     NumPyro does not look at the support unless told to validate; gamma densities are NaN below 0 elsewhere.
     """
-    if library_of(type(x)) == "numpyro":
-        return ~jnp.asarray(x.support(value))
+    supports = _of_leaves(x) if is_mixture(x) else []
+    if any(s != supports[0] for s in supports):
+        log_weights, components = components_of(x)
+        if isinstance(components, list | tuple):
+            return _log_mixture(log_weights, [log_density_within(c, family_of(c), value) for c in components])
     ndims = len(family.event_shape) if isinstance(family.event_shape, tuple) else 0
     support = _support(family)
-    if support not in ("positive", "unit") or isinstance(value, dict | list | tuple):
-        return None
-    found = value < 0 if support == "positive" else (value < 0) | (value > 1)
-    return jnp.any(found, axis=tuple(range(found.ndim - ndims, found.ndim)))
+    if isinstance(value, dict | list | tuple):
+        return log_density(x, value)
+    if library_of(type(x)) == "numpyro":
+        beyond, harmless = ~jnp.asarray(x.support(value)), x.support.feasible_like(value)
+    elif support in ("positive", "unit"):
+        numbers = value < 0 if support == "positive" else (value < 0) | (value > 1)
+        beyond = jnp.any(numbers, axis=tuple(range(numbers.ndim - ndims, numbers.ndim)))
+        harmless = jnp.full_like(value, 0.5)
+    else:
+        return log_density(x, value)
+    found = log_density(x, jnp.where(beyond.reshape(beyond.shape + (1,) * ndims), harmless, value))
+    return jnp.where(beyond, jnp.full_like(found, -jnp.inf), found)
+
+
+def _log_mixture(log_weights: Array, each: list[Array]) -> Array:
+    logs = jnp.stack(jnp.broadcast_arrays(*each), axis=-1) + log_weights
+    some = jnp.any(logs > -jnp.inf, axis=-1)
+    found = jax.nn.logsumexp(jnp.where(some[..., None], logs, jnp.zeros_like(logs)), axis=-1)
+    return jnp.where(some, found, jnp.full_like(found, -jnp.inf))
 
 
 def is_excluded(p: Distribution, q: Distribution) -> bool:

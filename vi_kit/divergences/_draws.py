@@ -15,7 +15,7 @@ from vi_kit._static import configuration, leaf
 from vi_kit._types import KeyArray, check_count
 from vi_kit.divergences._door import name_of
 from vi_kit.divergences._quantiles import FromUniforms, from_uniforms
-from vi_kit.divergences._sampling import Drawn, draw, is_mixture, log_density, num_components, sample
+from vi_kit.divergences._sampling import Drawn, draw, is_mixture, num_components, sample
 from vi_kit.divergences.distributions import Distribution
 
 
@@ -103,8 +103,7 @@ def _events(source: Source, found: FromUniforms, u: Array) -> Drawn:
     values = [jnp.broadcast_to(v, want.shape).astype(want.dtype) for v, want in zip(drawn.value, leaves, strict=True)]
     value = structure.unflatten(values)
     if source.gradient is kl.score:
-        value = jax.lax.stop_gradient(value)
-        return Drawn(value, log_density(source.distribution, value))
+        return Drawn(jax.lax.stop_gradient(value))
     return drawn._replace(value=value)
 
 

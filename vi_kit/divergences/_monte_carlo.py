@@ -14,17 +14,23 @@ from vi_kit._types import KeyArray, check_count, check_key
 from vi_kit.divergences import _kinds as kinds
 from vi_kit.divergences._arguments import Skeleton, pack, unpack
 from vi_kit.divergences._blocks import Problem, average, set_up, surrogate
-from vi_kit.divergences._common_support import has_jumps, is_excluded, share_a_fixed_support
+from vi_kit.divergences._common_support import has_jumps, is_excluded, moves, share_a_fixed_support
 from vi_kit.divergences._door import name_of, prepare, refuse_bad_parameters
 from vi_kit.divergences._draws import Draws, Importance
 from vi_kit.divergences._sampling import (
     as_the_libraries_expect,
+    carries_gradient,
     family_of,
     obstacles,
 )
 from vi_kit.divergences._support import infinite, without_gradient
 from vi_kit.divergences.distributions import Opaque
 
+_NO_GRADIENT = (
+    "{name}: expected a density whose ends no parameter moves, to differentiate by its parameters, got a {kind}: draws "
+    "do not see what its ends add where they move; gradient=kl.none, or jax.lax.stop_gradient of its parameters, "
+    "leaves them out"
+)
 _GRADIENTS = (None, kl.pathwise, kl.score, kl.none)
 
 
@@ -115,8 +121,8 @@ def estimate_divergence(
         q: the other one, to be drawn from as well.
         kind: `vk.divergences.Renyi(0.5)`, `Hellinger()`, `JensenShannon()`, …, or an `FDivergence`.
         num_samples: number of draws, of both together.
-        gradient: as in `estimate_kl`, for draws of p and of q; NaN where p and q have not the same support, or one
-            that moves with the parameters (a Uniform's).
+        gradient: as in `estimate_kl`, for draws of p and of q; where p and q have not the same support, None takes the
+            score function, and a gradient by parameters that move one (a Uniform's) is refused.
         draws: as in `estimate_kl`.
         block_size: as in `estimate_kl`.
 
@@ -167,6 +173,11 @@ def _estimate(
                 "those of distrax, TensorFlow Probability and NumPyro have both"
             )
     _check_gradient(gradient, {} if isinstance(draws, Importance) else drawn_from, draws)
+    if gradient is kl.pathwise and _has_edges(p, q, kind):
+        raise ValueError(
+            "gradient: kl.pathwise would be biased: a density ends or jumps where draws go on, which they do not see; "
+            "gradient=None takes the score function there"
+        )
     plan, objects = draws, [p, q]
     if isinstance(draws, Importance):
         plan, objects = Importance(None), [p, q, draws.proposal]
@@ -175,6 +186,12 @@ def _estimate(
         result: Estimate = _compiled(arrays, key, skeleton, plan, kind, gradient, int(num_samples), block_size)
     refuse_bad_parameters("estimate_kl", family_of(p), family_of(q), jnp.asarray(result.value))
     return result
+
+
+def _has_edges(p: Any, q: Any, kind: Any) -> bool:
+    """Tell whether a density ends or jumps where draws of the other, or of itself, go on."""
+    unlike = kind is not None and not share_a_fixed_support(family_of(p), family_of(q))
+    return unlike or has_jumps(p) or has_jumps(q)
 
 
 def _check_distributions(p: Any, q: Any) -> None:
@@ -230,8 +247,12 @@ def _compiled(
     floating = [x.dtype for x in arrays if jnp.issubdtype(x.dtype, jnp.floating)]
     dtype = jnp.result_type(*floating, jnp.float32) if floating else jnp.result_type(float)
 
+    objects = unpack(skeleton, arrays)
+    edges = _has_edges(objects[0], objects[1], kind)
+
     def problem(arrays: list[Any]) -> Problem:
-        return set_up(unpack(skeleton, arrays), dtype, plan, kind, gradient, num_samples, block_size)
+        how = kl.score if edges and gradient is None else gradient
+        return set_up(unpack(skeleton, arrays), dtype, plan, kind, how, num_samples, block_size)
 
     @jax.custom_jvp
     def estimated(arrays: list[Any], key: KeyArray) -> tuple[Any, ...]:
@@ -247,13 +268,15 @@ def _compiled(
     with as_the_libraries_expect():
         given = jax.lax.stop_gradient(arrays) if gradient is kl.none else arrays
         value, error, effective, _ = estimated(given, key)
-        objects = unpack(skeleton, arrays)[:2]
-        families = [family_of(x) for x in objects]
+        families = [family_of(x) for x in objects[:2]]
         inexact = [jnp.sum(x) for x in arrays if jnp.issubdtype(x.dtype, jnp.floating)]
-        if gradient is not kl.none and (
-            any(map(has_jumps, objects)) or (kind is not None and not share_a_fixed_support(*families))
-        ):
-            value = without_gradient(inexact, jax.lax.stop_gradient(value))
+        # Constant draws, and any where a density jumps, do not see the ends of a density move.
+        constant = gradient is kl.score or isinstance(plan, Importance) or not carries_gradient(objects[0])
+        unseen = {"p": edges or (kind is None and constant), "q": edges}
+        for index, (name, refused) in enumerate(unseen.items()):
+            if refused and gradient is not kl.none and moves(objects[index]):
+                own = [x for x in skeleton.of(index, arrays) if jnp.issubdtype(x.dtype, jnp.floating)]
+                value = without_gradient(_NO_GRADIENT.format(name=name, kind=name_of(objects[index])), own, value)
         if kind is None and is_excluded(*families):  # wherever the draws are
             return Estimate(infinite(inexact, value), jnp.full_like(error, jnp.inf), effective)
         if kind is not None:

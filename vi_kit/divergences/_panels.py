@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -80,7 +81,7 @@ def mesh(p: View, q: View) -> tuple[Mesh, Mesh]:
         hints.append(_grid(narrowest[0][None], narrowest[1][None], grid))
     marks, jumps = hold(jnp.concatenate(hints)), jnp.concatenate([p.jumps, q.jumps])
     center, width = p.narrowest()
-    pieces = _halves(p.low, p.high, hold(jnp.clip(center, p.low, p.high)), width)
+    pieces = _halves(p.low, p.high, hold(jnp.clip(center, p.low, p.high)), width, jumps)
     # What p leaves of q's support, unless both are known to end at the same number.
     if p.fixed[0] is None or p.fixed[0] != q.fixed[0]:
         pieces.append(_outside(q.low, p.low, sign=-1))
@@ -103,7 +104,23 @@ class _Piece(NamedTuple):
     is_end: Array  # whether the density may be singular there
 
 
-def _halves(low: Array, high: Array, center: Array, width: Array) -> list[_Piece]:
+def _close(distance: Array, *sizes: Array) -> Array:
+    """Tell whether a distance may be rounding: nodes of a panel that narrow would fall on either side of it."""
+    eps = float(np.finfo(distance.dtype).eps)
+    return jnp.abs(distance) <= 32 * eps * functools.reduce(jnp.maximum, map(jnp.abs, sizes))
+
+
+def _at_jump(end: Array, sign: int, distance: Array, jumps: Array) -> Array:
+    """Return the distance to a place or, where that is a jump, to the jump, which moves as parameters say."""
+    if not jumps.shape[0]:
+        return distance
+    gaps = jax.lax.stop_gradient(jumps - (end + sign * distance)[None])
+    index = jnp.argmin(jnp.abs(gaps), axis=0)[None]
+    gap, jump = (jnp.take_along_axis(v, index, axis=0)[0] for v in (gaps, jumps))
+    return jnp.where(_close(gap, end, jax.lax.stop_gradient(jump)), sign * (jump - end), distance)
+
+
+def _halves(low: Array, high: Array, center: Array, width: Array, jumps: Array) -> list[_Piece]:
     """Split a support at its middle; each half is measured from its own end, or from the other where it has none."""
     has_low, has_high = jnp.isfinite(low), jnp.isfinite(high)
     a, b = jnp.where(has_low, low, jnp.zeros_like(low)), jnp.where(has_high, high, jnp.zeros_like(high))
@@ -111,6 +128,7 @@ def _halves(low: Array, high: Array, center: Array, width: Array) -> list[_Piece
     width = jnp.maximum(width, 0.0)
     from_low = jnp.where(has_high & has_low, 0.5 * (b - a), jnp.maximum(center - jax.lax.stop_gradient(a), width))
     from_high = jnp.where(has_high & has_low, 0.5 * (b - a), jnp.maximum(jax.lax.stop_gradient(b) - center, width))
+    from_low, from_high = _at_jump(a, 1, from_low, jumps), _at_jump(b, -1, from_high, jumps)
     lower = _Piece(
         jnp.where(has_low, a, jnp.where(has_high, b, center)), jnp.where(has_low, one, -one),
         jnp.where(has_low | ~has_high, zero, from_high), jnp.where(has_low, from_low, far), has_low,
@@ -147,23 +165,25 @@ def _cut_at(pieces: _Piece, marks: Array, jumps: Array, exact: bool) -> tuple[Me
     if not exact:
         least = jnp.maximum(least, 8 * float(np.finfo(dtype).eps) * jnp.abs(hold(end)))
     at_end = pieces.is_end[:, None] & (start == 0)
-    first = hold(jnp.minimum(jnp.where(at_end, least, start), last))
+    first = jnp.where(at_end, hold(jnp.minimum(least, last)), jnp.minimum(start, last))
     powers = jnp.asarray(RATIO ** -np.arange(1.0, 2 * _levels(dtype) + 1), dtype)
     powers = powers.reshape((1, -1, *(1,) * (end.ndim - 2)))
     graded = jnp.where(pieces.is_end[:, None], hold(last) * powers, jnp.zeros_like(last))
-    inner = jnp.clip(jnp.concatenate([distances, graded], axis=1), first, hold(last))
+    inner = jnp.clip(jnp.concatenate([distances, graded], axis=1), hold(first), hold(last))
     # Everything moves with the ends and is stretched between them; jumps of densities move as they do.
-    length = hold(last) - first
+    length = hold(last - first)
     some = length > 0
-    share = (inner - first) / jnp.where(some, length, jnp.ones_like(length))
-    inner = inner + jnp.where(some, last - hold(last), jnp.zeros_like(last)) * share
+    share = (inner - hold(first)) / jnp.where(some, length, jnp.ones_like(length))
+    moved = (last - hold(last)) * share + (first - hold(first)) * (1 - share)
+    inner = inner + jnp.where(some, moved, jnp.zeros_like(moved))
     spare = jnp.broadcast_to(last, (last.shape[0], SPARE, *last.shape[2:]))  # empty ones, for halves
     parts = [inner, first, spare]
     if jumps.shape[0]:
         at_jumps = sign * (jumps[None] - end)
         at_jumps = jnp.where(at_jumps >= last, last, jnp.where(at_jumps <= first, first, at_jumps))
-        # A mark at a jump moves with it.
-        equal = hold(inner)[:, :, None] == hold(at_jumps)[:, None]
+        # A mark at a jump moves with it: no panel is so narrow that rounding takes its nodes across.
+        gaps = hold(inner)[:, :, None] - hold(at_jumps)[:, None]
+        equal = _close(gaps, hold(end)[:, None], hold(jumps)[None, None])
         nearest = jnp.take_along_axis(at_jumps, jnp.argmax(equal, axis=2), axis=1)
         parts = [jnp.where(jnp.any(equal, axis=2), nearest, inner), at_jumps, first, spare]
     edges = jnp.concatenate(parts, axis=1)

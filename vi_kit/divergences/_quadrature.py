@@ -9,13 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from vi_kit._estimate import Estimate
-from vi_kit.divergences._common_support import is_fixed
 from vi_kit.divergences._door import prepare, refuse_bad_parameters
 from vi_kit.divergences._integral import integrate
 from vi_kit.divergences._summation import add_up
-from vi_kit.divergences._support import without_gradient
 from vi_kit.divergences._views import can_shift, is_known, shift, view
-from vi_kit.divergences.distributions import Distribution, Independent, Mixture
+from vi_kit.divergences.distributions import Distribution, Independent
 
 
 def quadrature_kl(p: Any, q: Any) -> Estimate:
@@ -32,9 +30,9 @@ def quadrature_kl(p: Any, q: Any) -> Estimate:
     float32 and at the ends of the support; of other objects `log_prob` is taken, with icdf, mean and stddev to find
     their mass and `support` its ends (the whole line where an object does not tell).
 
-    Differentiable in the parameters of both, supports that move included, except for a mixture of components that end
-    at different places: NaN. One program serves all calls with a pair of
-    families and a shape (about 2 s to compile); objects that are no pytree, as libraries' are, are compiled each time.
+    Differentiable in the parameters of both, also where those move the ends of a support or of a component. One program
+    serves all calls with a pair of families and a shape (about 2 s to compile); objects that are no pytree, as
+    libraries' are, are compiled each time.
 
     Args:
         p: the distribution the mean is taken over; its events are numbers.
@@ -118,9 +116,6 @@ def _evaluate(p: Any, q: Any, batch: tuple[int, ...], dtype: Any) -> Estimate:
         return found
     valid = jnp.broadcast_to(p.is_valid() & q.is_valid(), batch)
     value = jnp.where(valid, found.value, jnp.nan)
-    if any(isinstance(d, Mixture) and not is_fixed(d) for d in (p, q)):  # a jump that moves inside the other's support
-        inexact = [x for x in jax.tree.leaves((p, q)) if jnp.issubdtype(jnp.asarray(x).dtype, jnp.floating)]
-        value = without_gradient([jnp.sum(x) for x in inexact], jax.lax.stop_gradient(value))
     return Estimate(value, jnp.where(valid, found.standard_error, jnp.nan), found.num_effective)
 
 

@@ -170,13 +170,16 @@ def draw(x: Any, key: KeyArray, num: int, gradient: Any, uniform: Array | None =
         x: the distribution.
         key: a typed key.
         num: number of draws.
-        gradient: `kl.score` for constant draws; otherwise pathwise, and score function where that cannot be.
+        gradient: `kl.score` for constant draws, whose score is that of x; otherwise pathwise, and score function where
+            that cannot be.
         uniform: what picks the component of a mixture, (num,) and broadcasting to the batch; None: drawn.
     """
     parts, base = parts_of(x), base_of(x)
-    if gradient is kl.score or not (parts is not None or base is not None or is_mixture(x)):
+    if gradient is kl.score:
+        return Drawn(jax.lax.stop_gradient(sample(x, key, (num,))))
+    if not (parts is not None or base is not None or is_mixture(x)):
         value = sample(x, key, (num,))
-        if gradient is not kl.score and reparameterized(x):
+        if reparameterized(x):
             return Drawn(value)
         value = jax.lax.stop_gradient(value)
         return Drawn(value, log_density(x, value))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
 # p's support -> supports of q that leave some of it out, whatever the parameters.
@@ -43,16 +45,20 @@ def _infinite_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     return jnp.full_like(like, jnp.inf), nan_tangent(tangents[0], like)
 
 
-@jax.custom_jvp
-def without_gradient(parameters: Any, value: Array) -> Array:
-    """Return the value; its gradient is NaN: there is one, but not by the means at hand."""
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def without_gradient(message: str, parameters: Any, value: Array) -> Array:
+    """Return the value; a derivative by these parameters is refused as it is traced: the means at hand have none."""
     return value
 
 
-@without_gradient.defjvp
-def _without_gradient_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    _, value = primals
-    return value, nan_tangent(tangents[0], value)
+def _without_gradient_jvp(message: str, primals: Any, tangents: Any) -> tuple[Array, Any]:
+    if any(not isinstance(t, SymbolicZero) and t.dtype != jax.dtypes.float0 for t in jax.tree.leaves(tangents[0])):
+        raise ValueError(message)
+    slope = tangents[1]
+    return primals[1], jnp.zeros_like(primals[1]) if isinstance(slope, SymbolicZero) else slope
+
+
+without_gradient.defjvp(_without_gradient_jvp, symbolic_zeros=True)
 
 
 def nan_tangent(tangents: Any, like: Array) -> Array:

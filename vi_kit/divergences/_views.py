@@ -12,7 +12,9 @@ import numpy as np
 from jaxtyping import Array
 
 from vi_kit.divergences import distributions as d
+from vi_kit.divergences._common_support import log_density_within
 from vi_kit.divergences._densities import DENSITIES
+from vi_kit.divergences._sampling import as_the_libraries_expect, components_of, family_of, is_mixture
 
 Shape = tuple[int, ...]
 
@@ -141,25 +143,35 @@ def _of_object(value: Any, batch: Shape, dtype: Any) -> View:
         return jnp.broadcast_to(jnp.asarray(array, dtype), batch)
 
     def log_density(points: Points) -> Array:
-        # Libraries broadcast as they like.
-        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-            logs = jnp.asarray(value.log_prob(points.x), dtype)
+        with as_the_libraries_expect():
+            logs = jnp.asarray(log_density_within(value, family_of(value), points.x), dtype)
         # Some libraries go on beyond the support. What is not a number is missed by the mass, which is checked.
         inside = (points.x >= low[None]) & (points.x <= high[None]) & ~jnp.isnan(logs)
         return jnp.where(inside, logs, -jnp.inf)
 
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+    with as_the_libraries_expect():
         low, high = (spread(end) for end in _ends(value, dtype))
         centers, widths = _places(value, dtype)
         pairs = [(spread(c), spread(w)) for c, w in zip(centers, widths, strict=True)]
+        inner = [spread(end) for part in _unlike_parts(value) for end in _family_ends(part, dtype)]
     pairs = [(jnp.clip(jnp.where(jnp.isfinite(c), c, jnp.zeros_like(c)), low, high), w) for c, w in pairs]
     pairs = [(c, jnp.where(jnp.isfinite(w) & (w > 0), w, jnp.ones_like(w))) for c, w in pairs]
     center, width = (jax.lax.stop_gradient(jnp.stack(v)) for v in zip(*pairs, strict=True))
-    jumps = jnp.zeros((0, *batch), dtype)
+    inner = [jnp.where(jnp.isfinite(end), end, center[0]) for end in inner]
+    jumps = jnp.stack(inner) if inner else jnp.zeros((0, *batch), dtype)
     return View(log_density, low, high, center, width, jumps, _is_discrete(value), exact=False)
 
 
+def _unlike_parts(value: Any) -> list[Any]:
+    """Return the components of a mixture, each an object of its own."""
+    components = components_of(value)[1] if is_mixture(value) else ()
+    return list(components) if isinstance(components, list | tuple) else []
+
+
 def _is_discrete(value: Any) -> bool:
+    if is_mixture(value):
+        components = components_of(value)[1]
+        return any(map(_is_discrete, components if isinstance(components, list | tuple) else [components]))
     told = getattr(getattr(value, "support", None), "is_discrete", None)
     if told is not None:
         return bool(told)
