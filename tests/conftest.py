@@ -77,3 +77,15 @@ jax.monitoring.register_event_duration_secs_listener(_count_compiles)
 def compiles() -> Callable[[], int]:
     """Return how many programs have been compiled so far."""
     return lambda: _COMPILED[0]
+
+
+MOST_PROGRAMS = 1500  # each holds several memory maps; the kernel allows a process 65,530, and XLA crashes beyond
+_CLEARED = [0]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    yield
+    if _COMPILED[0] - _CLEARED[0] > MOST_PROGRAMS:
+        jax.clear_caches()
+        _CLEARED[0] = _COMPILED[0]

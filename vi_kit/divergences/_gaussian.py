@@ -26,16 +26,16 @@ def normal_normal(p: Normal, q: Normal) -> Array:
 
 @jax.custom_jvp
 def _scale_term(p: Array, q: Array) -> Array:
-    """Return r² − 1 − log r² ≥ 0 of r = p/q without cancellation: with z = (r² − 1)/(r² + 1), log r² = 2 artanh z."""
-    excess = _square_less_one(p, q)
-    z = excess / (2 + excess)
-    near = jnp.abs(z) < 0.25
-    small = jnp.where(near, z, jnp.zeros_like(z))
-    square = small * small
-    series = jnp.zeros_like(z)
-    for k in reversed(range(12 if z.dtype.itemsize > 4 else 5)):
+    """Return r² − 1 − log r² ≥ 0 of r = p/q without cancellation: with u = (r − 1)/(r + 1), log r² = 4 artanh u."""
+    gap = p - q
+    relative, u = gap / q, gap / (p + q)
+    square = u * u
+    series = jnp.zeros_like(u)  # (artanh u − u) / u³
+    for k in reversed(range(8 if u.dtype.itemsize > 4 else 3)):
         series = 1 / (2 * k + 3) + square * series
-    return jnp.where(near, small * (excess - 2 * square * series), excess - 2 * (jnp.log(p) - jnp.log(q)))
+    near = relative * relative * (2 - u) - 4 * (u * square) * series
+    far = relative * (2 + relative) - 4 * jnp.log(jnp.sqrt(p) / jnp.sqrt(q))  # the ratio itself may overflow
+    return jnp.where(jnp.abs(u) < 0.125, near, far)
 
 
 @_scale_term.defjvp
