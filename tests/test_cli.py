@@ -137,6 +137,7 @@ def test_quiet_prints_nothing(here):
     assert run("fit", "mixture", "--steps", 20, "--quiet").output == ""
 
 
+@pytest.mark.slow
 def test_family_objective_and_seed(here):
     run("fit", "mixture", "--steps", 300, "--objective", "forward-kl", "--family", "mean-field", "-q", "--seed", 3)
     report = report_of("runs/mixture")
@@ -349,6 +350,7 @@ def test_compare_mixture_seeks_and_covers(here):
     assert {path.name for path in (here / "runs/mixture-compare").iterdir()} == {"report.json", "compare.png"}
 
 
+@pytest.mark.slow
 def test_compare_estimates_what_is_not_known(here, user):
     run("compare", f"{user / 'my_model.py'}:target", "--steps", 300, "-q", "--max-seconds", 60)
     report = report_of("runs/target-compare")

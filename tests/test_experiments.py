@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 FOLDERS = sorted(path.parent for path in (Path(__file__).parent.parent / "experiments").glob("*/run.py"))
-
+QUICK = {"defaults"}  # the others run in a step of their own of `.ci/run`
 
 SMOKE = [
-    pytest.param(folder, marks=[pytest.mark.slow] if folder.name == "reference_answers" else [], id=folder.name)
-    for folder in FOLDERS
+    pytest.param(folder, marks=[] if folder.name in QUICK else [pytest.mark.slow], id=folder.name) for folder in FOLDERS
 ]
 
 

@@ -138,6 +138,7 @@ def test_density_keeps_two_modes_apart():
     np.testing.assert_allclose(at, [truth, 0, truth], rtol=0.15, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_comparison_draws_each_q_one_and_two_sds_from_its_peak():
     resolved = resolve("mixture")
     comparison = compare(resolved, seed=0, num_steps=300, max_seconds=60.0, progress=False)

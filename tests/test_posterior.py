@@ -70,6 +70,7 @@ def test_log_prob_takes_a_draw_with_derived_quantities(posterior):
     assert np.isfinite(float(posterior.log_prob(draw)))
 
 
+@pytest.mark.slow
 def test_resample_corrects(key):
     target = vk.make_target(lambda x: jnp.sum(norm.logpdf(x, 0.5, 1.0)), 1)
     started = vk.families.MeanField(1).init(key, scale=1.1)
@@ -115,6 +116,7 @@ def test_save_keeps_the_order_of_a_tuple(tmp_path):
     np.testing.assert_array_equal(whole.draws.zeta, posterior.draws.zeta)
 
 
+@pytest.mark.slow
 def test_resample_says_when_it_cannot_help(key):
     far = vk.make_target(lambda x: jnp.sum(norm.logpdf(x, 30.0, 0.1)), 2)
     start = vk.families.FullRank(2).init(jax.random.key(0))

@@ -34,6 +34,7 @@ def test_agrees_with_arviz(key, scale, num):
     np.testing.assert_allclose(np.exp(smoothed.log_weights), np.exp(expected), rtol=2 * tolerance, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_khat_is_the_tail_of_a_pareto(key):
     # Exact Pareto weights of shape 0.6; the estimator's sd is about (1 + k)/√M, M = 3√n.
     num = 100_000
@@ -49,6 +50,7 @@ def test_sign_of_the_weights_matters(key):
     assert float(pareto_smooth(-log_weights).khat) < 0
 
 
+@pytest.mark.slow
 def test_shift_of_the_log_weights_changes_nothing(key):
     log_weights = jnp.asarray(normal_log_weights(key, 0.7, 1_000), jnp.float32)
     here, there = pareto_smooth(log_weights), pareto_smooth(log_weights - 300.0)

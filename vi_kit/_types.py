@@ -150,7 +150,9 @@ def check_key(key: Any) -> None:
         ValueError: for an array of several keys.
     """
     if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        got = f"an array of {key.dtype}{list(key.shape)}" if isinstance(key, jax.Array) else repr(key)
+        got = repr(key) if key is None or isinstance(key, int | float | str) else f"a {type(key).__name__}"
+        if isinstance(key, jax.Array):
+            got = f"an array of {key.dtype}{list(key.shape)}"
         raise TypeError(f"key: expected a typed key from jax.random.key(seed), got {got}")
     if key.shape != ():
         raise ValueError(f"key: expected one key, got an array of {key.shape}; use jax.vmap over keys")

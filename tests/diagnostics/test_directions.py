@@ -106,6 +106,7 @@ def test_reverse(key, q):
     assert off_by(found, FORWARD) > NUM_ERRORS
 
 
+@pytest.mark.slow
 def test_joint_standard_error_is_the_spread_over_repetitions(key, q):
     repetitions = 60
     family, _ = q
@@ -132,6 +133,7 @@ def test_a_mean_that_does_not_exist_has_no_number(key, q):
     assert "k̂" in found.caveat
 
 
+@pytest.mark.slow
 def test_collapsed_weights_have_no_number(key, q):
     family, _ = q
     far = family.init(key, mean=jnp.array([9.0, 9.0]), scale=jnp.array([0.5, 0.5]))

@@ -92,6 +92,7 @@ def test_bad_input(key):
         vk.diagnose(key, gaussian_target(), family, family.init(key), num_samples=10)
 
 
+@pytest.mark.slow
 def test_block_size_does_not_change_the_number_of_draws(key):
     report = report_of(key, gaussian_target(), num_samples=300)
     assert report.num_samples == 300

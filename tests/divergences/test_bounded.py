@@ -198,6 +198,7 @@ def test_uniform_beta_on_the_whole_interval():
     assert value[0] == 0
 
 
+@pytest.mark.slow
 def test_beta_beside_lines():
     a, b, t = np.array([2.5, 1.0, 1.0, 30.0]), np.array([0.7, 1.0, 1.001, 40.0]), np.array([-3.0, 1e-3, 1e-3, 2.0])
     entropy = stats.beta.entropy(a, b)

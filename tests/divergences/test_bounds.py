@@ -132,6 +132,7 @@ def test_vectors_of_several_kinds(key):
     assert bounds.upper < 1.5 * truth
 
 
+@pytest.mark.slow
 def test_weights_of_zero_and_infinite_divergences():
     probs = jnp.array([0.0, 0.4])
     logits = jnp.array([-jnp.inf, 0.0])

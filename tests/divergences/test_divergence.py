@@ -275,8 +275,14 @@ def test_refusals():
         vk.divergence(p, q, KINDS.JensenShannon())
     with pytest.raises(NotImplementedError, match="FDivergence is only estimated"):
         vk.divergence(p, q, KINDS.FDivergence(lambda x: x * x))
-    for bad in (0.0, -1.0, float("inf"), True, "1"):
-        with pytest.raises(ValueError, match="alpha: expected a positive, finite number"):
+    for bad, error in (
+        (0.0, ValueError),
+        (-1.0, ValueError),
+        (float("inf"), ValueError),
+        (True, TypeError),
+        ("1", TypeError),
+    ):
+        with pytest.raises(error, match="alpha: expected a positive, finite number"):
             KINDS.Renyi(bad)
 
 

@@ -203,6 +203,7 @@ def test_moments_that_are_infinite_make_kl_infinite_with_a_slope():
     assert kl(d.Exponential(1.0), d.InverseGaussian(1.0, 1.0)) == np.inf
 
 
+@pytest.mark.slow
 def test_uniforms_at_the_edge_of_positive_supports():
     def of_low(q):
         return lambda low: vk.kl_divergence(d.Uniform(low, 2.0), q)

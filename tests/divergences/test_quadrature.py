@@ -164,6 +164,7 @@ def test_infinite_where_it_diverges():
     assert found.standard_error == np.inf  # judged from the tail, not known
 
 
+@pytest.mark.slow
 def test_infinite_where_q_has_no_mass():
     def kl(probs, count):
         return vk.quadrature_kl(d.Binomial(jnp.float32(5.0), probs), d.Binomial(count, jnp.float32(0.5))).value

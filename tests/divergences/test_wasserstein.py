@@ -30,6 +30,7 @@ def factors(key, changes):
     return left, left * (1 + jnp.array(changes)[:, None, None] * jnp.tanh(second))
 
 
+@pytest.mark.slow
 def test_near_and_far(key):
     changes = [0.9, 0.1, 1e-2, 2e-3, 1e-3, 1e-4, 1e-5, 1e-6]
     left, right = factors(key, changes)

@@ -352,6 +352,7 @@ def test_cross_entropy_gradient_keeps_its_digits():
     assert np.linalg.norm(to_q - exact) < 1e-5 * np.linalg.norm(exact)
 
 
+@pytest.mark.slow
 def test_no_nan_is_formed_on_the_way():
     """With jax_debug_nans, which sees a NaN in what is computed and not selected when it is run op by op."""
     import subprocess

@@ -112,6 +112,7 @@ def test_invariances() -> None:
         np.testing.assert_allclose(kl.from_samples(*other)[:2], (value, error), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_standard_error_is_the_jackknife() -> None:
     x, y = draws(9, 20, 15, 2)
     own = [by_tree(np.delete(x, i, axis=0), y, 3) for i in range(20)]

@@ -46,6 +46,7 @@ def test_weights_of_zero(gradient):
     assert jnp.isnan(kl.importance_weighted_bound(jnp.array([jnp.nan, 0.0]), gradient=gradient))
 
 
+@pytest.mark.slow
 def test_the_hessian_is_that_of_the_log_mean():
     point = jnp.array([0.3, -1.0, 2.0])
     weights = np.asarray(jax.nn.softmax(point), np.float64)
@@ -120,6 +121,7 @@ def test_one_draw_doubly_reparameterized_is_sticking_the_landing(key):
     np.testing.assert_allclose(double, stuck, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_at_the_posterior_the_gradient_has_no_noise(key):
     """Every weight is p(x) there; the plain gradient still has noise, of mean 0."""
     x, exact = 1.0, jnp.array([0.5, -0.5 * np.log(2.0)])

@@ -166,6 +166,7 @@ def test_capacity_by_hand():
     assert jnp.isnan(jax.jit(lambda c: kl.capacity(1.0, c, gamma=1.0))(-1.0))
 
 
+@pytest.mark.slow
 def test_active_units_against_the_variance_in_double_precision():
     rng = np.random.default_rng(0)
     scales = np.array([0.0, 0.05, 0.09, 0.11, 1.0])

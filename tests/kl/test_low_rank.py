@@ -99,6 +99,7 @@ def test_zero_with_zero_gradient_at_equality():
         np.testing.assert_allclose(gradient, 0.0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_curvature_at_equality_is_the_fisher_information():
     """½ tr(Σ⁻¹ ∂Σ Σ⁻¹ ∂Σ) for the parameters of the covariance, Σ⁻¹ for the mean."""
     rng = np.random.default_rng(4)

@@ -136,6 +136,7 @@ def chains():
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.1, pytest.param(0.5, marks=pytest.mark.slow), 0.95])
 def test_it_needs_twenty_times_fewer_sequences_than_k3(chains, spread):
     """KL 0.1, 2.4 and 8.4: the variance of a sequence's k3 (the default of TRL and others) is 25 times as large (median
@@ -151,6 +152,7 @@ def test_it_needs_twenty_times_fewer_sequences_than_k3(chains, spread):
     assert np.median(k1.var(axis=0) / values.var(axis=0)) >= 40
 
 
+@pytest.mark.slow
 def test_the_baseline_takes_most_of_the_noise_away():
     """Unbiased both (see above); the variance of the gradient to p falls about 75-fold with sixteen sequences. (By 2 to
     100 over other models: least where KL and vocabulary are small, since the first term has noise of its own.)"""
@@ -191,6 +193,7 @@ def test_it_is_the_sum_over_positions(shape):
     close((values, full), (sums, sums), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_several_baseline_axes_are_one_group():
     p, q = batch(2, 3, 4, 5)
     tokens = jax.random.randint(jax.random.key(6), (2, 3, 4), 0, 5)

@@ -151,6 +151,7 @@ def test_product_of_single_distributions_empty_batches_and_rows_without_classes(
     np.testing.assert_array_equal(nothing, 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_product_in_half_precision(dtype):
     params, states, vector = (
@@ -244,6 +245,7 @@ def test_natural_gradient_of_a_bandit_is_the_advantage(x64):
     np.testing.assert_allclose(jax.nn.log_softmax(result.params), closed, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_step_does_not_depend_on_the_parameterization(x64):
     """The same for any linear one; for a curved one to first order. The plain gradient depends on both."""
     rewards, start = jnp.array([1.0, 0.0, -1.0, 0.5]), jnp.array([0.3, -1.0, 0.5])

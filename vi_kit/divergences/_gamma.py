@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.scipy.special import digamma
 from jaxtyping import Array
 
+from vi_kit.divergences._rules import require
 from vi_kit.divergences._special import (
     lgamma_remainder,
     minus_log_remainder,
@@ -96,8 +97,8 @@ def levy(p: Levy, q: Levy) -> Array:
     """Return KL between Lévy distributions that begin at one place: scale / (2 (x − loc)) is a Gamma(½, 1) variable."""
     half = jnp.full_like(p.scale, 0.5)
     value = gamma_kl(half, p.scale, half, q.scale)
-    same = jnp.where(p.loc == q.loc, value, jnp.full_like(value, jnp.nan))
-    return where_contained(same, p.loc - q.loc)
+    value = require(value, p.loc <= q.loc, "`loc` has to be the same on both sides, unless q's is larger: +inf")
+    return where_contained(value, p.loc - q.loc)
 
 
 # --- what is a Gamma distribution or a power of one ------------------------------------------------------------------

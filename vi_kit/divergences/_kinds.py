@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from vi_kit._static import configuration
@@ -122,8 +123,11 @@ class TotalVariation(_FDivergence):
 
 
 def _check_alpha(alpha: Any) -> None:
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < float("inf"):
-        raise ValueError(f"alpha: expected a positive, finite number, got {alpha!r}")
+    wrong = f"alpha: expected a positive, finite number, got {alpha!r}"
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float | np.number):
+        raise TypeError(wrong)
+    if not 0 < alpha < float("inf"):
+        raise ValueError(wrong)
 
 
 @configuration

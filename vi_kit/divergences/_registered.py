@@ -48,7 +48,7 @@ def register_kl(p: type, q: type) -> Callable[[_Function], _Function]:
     """
     for name, kind in (("p", p), ("q", q)):
         if not isinstance(kind, type):
-            raise TypeError(f"{name}: expected a class of distributions, got {kind!r}")
+            raise TypeError(f"{name}: expected a class of distributions, got an instance of {type(kind).__name__}")
 
     def register(function: _Function) -> _Function:
         before = _REGISTERED.get((p, q))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from vi_kit.divergences._rules import require
 from vi_kit.divergences._support import where_contained
 from vi_kit.divergences.distributions import Bernoulli, Binomial, Geometric, NegativeBinomial
 from vi_kit.kl._categorical import safe_log
@@ -197,7 +198,8 @@ def binomial(p: Binomial, q: Binomial) -> Array:
     yes = odds_of(p.probs, p.logits).yes
     count = jnp.where(yes == 0, q.total_count, p.total_count)
     value = times(count, _one_trial((p.probs, p.logits), (q.probs, q.logits)))
-    value = jnp.where(count == q.total_count, value, jnp.full_like(value, jnp.nan))
+    known = (count == q.total_count) | (q.total_count < p.total_count)
+    value = require(value, known, "`total_count` has to be the same on both sides, unless q's is smaller: +inf")
     return where_contained(value, (q.total_count - p.total_count) * yes)
 
 
