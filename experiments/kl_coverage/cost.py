@@ -21,6 +21,7 @@ def _problems(smoke: bool) -> dict[str, tuple[Callable[..., Any], tuple[Any, ...
     """Return, by name, how distrax builds the distribution and the arrays of p and q."""
     rng = np.random.default_rng(0)
     batch, dim, dense, classes = (10, 4, 3, 5) if smoke else (10_000, 100, 50, 1_000)
+    large, rows = 1_000_000, 64
 
     def positive(*shape: int) -> Any:
         return jnp.asarray(np.exp(rng.normal(size=shape)), jnp.float32)
@@ -39,7 +40,11 @@ def _problems(smoke: bool) -> dict[str, tuple[Callable[..., Any], tuple[Any, ...
         f"MultivariateNormalTri, d = {dense}": (
             distrax.MultivariateNormalTri, (real(dense), factor()), (real(dense), factor())
         ),
+        f"Normal, {large:,}": (distrax.Normal, (real(large), positive(large)), (real(large), positive(large))),
         f"Categorical, {classes:,} classes": (distrax.Categorical, (real(classes),), (real(classes),)),
+        f"Categorical, {rows} × {classes:,} classes": (
+            distrax.Categorical, (real(rows, classes),), (real(rows, classes),)
+        ),
         f"Gamma, {batch:,}": (distrax.Gamma, (positive(batch), positive(batch)), (positive(batch), positive(batch))),
         f"Beta, {batch:,}": (distrax.Beta, (positive(batch), positive(batch)), (positive(batch), positive(batch))),
         f"Dirichlet of 5, {batch:,}": (distrax.Dirichlet, (positive(batch, 5),), (positive(batch, 5),)),

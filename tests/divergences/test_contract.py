@@ -206,6 +206,8 @@ def problems(p_family, q_family, variant, evaluate, dtype, tolerances):
     values, slopes = evaluate((p_family, q_family), asked, wanted, dtype)
     # Where the support moves with the parameters, KL has a slope at equality, on the side where it is finite.
     moving = p_family in DENSITIES and DENSITIES[p_family].moving
+    # What is put together of moments has rounding of numbers near 1.
+    digits = 2e-6 if (p_family, q_family) in MOMENTS and dtype == "float32" else 0.0
     found = []
     for (kind, a, b), value, slope, (truth, sides) in zip(asked, values, slopes, wanted, strict=True):
         tolerance = tolerances[kind.partition(" ")[0]]
@@ -219,7 +221,7 @@ def problems(p_family, q_family, variant, evaluate, dtype, tolerances):
         elif np.isinf(truth):
             if value != np.inf or (any(slope) and not any(s != 0 for side in slope for s in side)):
                 bad.append(f"{value:g}, slopes {slope}, expected inf and slopes that are not 0")
-        elif not 0 <= value < np.inf or not abs(value - truth) <= tolerance * truth:
+        elif not 0 <= value < np.inf or not abs(value - truth) <= tolerance * truth + digits:
             bad.append(f"{value:.9g}, expected {truth:.9g}, error {abs(value - truth) / max(truth, 1e-300):.1e}")
         else:
             size = max((abs(s) for side in sides for _, s in side), default=0.0)

@@ -255,3 +255,17 @@ def test_gradients_of_mixtures_of_unlike_components_of_a_library():
     slopes = jax.grad(value, (0, 1, 2))(*at)
     steps = 1e-5 * np.eye(3)
     np.testing.assert_allclose(slopes, [(value(*(at + h)) - value(*(at - h))) / 2e-5 for h in steps], rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_tails_that_fall_slowly():
+    """KL of a StudentT from a normal: most of it lies where p is hardly anything, and goes on as a power."""
+
+    def exact(df):
+        return -stats.t(df).entropy() + 0.5 * np.log(2 * np.pi) + 0.5 * df / (df - 2)
+
+    for df in (2.1, 2.3, 2.5, 3.0):
+        found = vk.quadrature_kl(d.StudentT(jnp.float32(df), 0.0, 1.0), d.Normal(0.0, 1.0))
+        assert abs(found.value - exact(np.float32(df))) <= found.standard_error
+        assert found.standard_error <= 0.1 * found.value
+    assert vk.quadrature_kl(d.StudentT(2.0, 0.0, 1.0), d.Normal(0.0, 1.0)).standard_error == np.inf

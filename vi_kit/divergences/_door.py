@@ -284,10 +284,16 @@ def refuse_no_closed_form(function: str, p: Any, q: Any, error: NoClosedForm, ki
     of, call = "KL(p‖q)", "vk.estimate_kl(key, p, q, num_samples=10_000)"
     if kind is not None:
         of, call = f"{kind!r} of (p, q)", "vk.estimate_divergence(key, p, q, kind, num_samples=10_000)"
+    numbers = kind is None and all(_events_are_numbers(x) for x in (p, q))
     return NotImplementedError(
         f"{function}: no closed form is known for {of} with p a {name_of(p)} and q a {name_of(q)} "
-        f"({error}); {call} estimates it"
+        f"({error}); {'vk.quadrature_kl(p, q) integrates it, ' if numbers else ''}{call} estimates it"
     )
+
+
+def _events_are_numbers(value: Any) -> bool:
+    shape = getattr(value, "event_shape", None)
+    return shape is not None and not isinstance(shape, dict) and tuple(shape) == ()
 
 
 def holds_opaque(*distributions: Distribution) -> bool:

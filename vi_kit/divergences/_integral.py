@@ -47,8 +47,10 @@ def integrate(p: View, q: View, held_p: View, held_q: View) -> Estimate:
 
     last = jax.lax.stop_gradient(jax.lax.while_loop(unfinished, refine, first))
     points, lengths, unit = points_of(panels, last.cut)
-    values = integrand(*differentiable(p, q, points, unit, last.alive), last.alive)
-    value = jnp.sum(rule(values[None], lengths, unit)[0][0], axis=0)
+    log_p, log_q = differentiable(p, q, points, unit, last.alive)
+    terms = jnp.stack([integrand(log_p, log_q, last.alive), *terms_of.at_edge(log_p, log_q, last.alive)])
+    value, far, near = jnp.sum(rule(terms, lengths, unit)[0], axis=1)
+    value = value + terms_of.beyond_edge(far, near)[0]
     count = jnp.full(shape, nodes, value.dtype)
     return Estimate(infinite_where(last.infinite, value), last.error, count)
 
@@ -76,20 +78,23 @@ def _measure(p: View, q: View, panels: Mesh, beyond: Mesh, cut: Cut, round: Arra
     size = points.distance if p.exact and q.exact else jnp.abs(points.x)
     moved = size / jnp.maximum(jnp.maximum(narrow, lengths_at), points.distance / 8)
     rounding = terms_of.rounding(log_p, log_q, alive) + 2 * eps * jnp.minimum(moved, 1 / eps) * values
-    at_edge = terms_of.at_edge(log_p, log_q, alive)
     masses = [terms_of.density(v, a) for v, a in zip((log_p, log_q), alive, strict=True)]
 
-    parts, errors = rule(jnp.stack([values, *masses, rounding, at_edge]), lengths, unit)
-    value, p_mass, q_mass, rounded, edge = jnp.sum(parts, axis=1)
+    edges = terms_of.at_edge(log_p, log_q, alive)
+    parts, errors = rule(jnp.stack([values, *masses, rounding, *edges]), lengths, unit)
+    value, p_mass, q_mass, rounded, far, near = jnp.sum(parts, axis=1)
+    edge = terms_of.beyond_edge(far, near)[1]
     # A part is refined while its share of the error is more than rounding.
     scores = errors[0] / (eps * (value + eps))[None] + (errors[1] + errors[2]) / (10 * eps)
     scores = jnp.where(scores > 1 / lengths.shape[0], scores, jnp.zeros_like(scores))
     error = jnp.sum(errors[0], axis=0) + 4 * eps * value + rounded + jnp.sum(left_out, axis=0)
     error = error + terms_of.unfound(value, p_mass, q_mass, terms_of.most(log_p, log_q, alive))
+    error = error + jnp.where(jnp.isinf(edge), jnp.zeros_like(edge), edge)
     # A tail that does not fall is infinite, unless much of p lies beyond the panels; one that falls so slowly that much
     # is left at their ends is only not known.
     divergent = jnp.any(divergent & (left_out > eps * value[None]), axis=0)
-    error = jnp.where(infinite, jnp.zeros_like(error), jnp.where(divergent | (edge > 1e-3 * value), jnp.inf, error))
+    unknown = divergent | (jnp.isinf(edge) & (far > eps * value))
+    error = jnp.where(infinite, jnp.zeros_like(error), jnp.where(unknown, jnp.inf, error))
     return _Progress(round, cut, scores, error, infinite | (divergent & (jnp.abs(1 - p_mass) < 1e-3)), alive)
 
 

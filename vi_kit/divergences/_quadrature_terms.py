@@ -82,11 +82,26 @@ def rounding(log_p: Array, log_q: Array, alive: Alive) -> Array:
     return eps * (jnp.abs(q - p) * (sizes[0] + sizes[1]) + jnp.minimum(p, q))
 
 
-def at_edge(log_p: Array, log_q: Array, alive: Alive) -> Array:
-    """Return p log(p/q) where p is hardly taken to be anything."""
-    counts = alive.p & (log_p < 0.8 * floor(log_p)) & (log_q < log_p) & (log_q > -jnp.inf)
+def at_edge(log_p: Array, log_q: Array, alive: Alive) -> tuple[Array, Array]:
+    """Return p log(p/q) where p is hardly taken to be anything: the far half of that (in the logarithm), the near."""
+    level = floor(log_p)
+    counts = alive.p & (log_p < 0.6 * level) & (log_q < log_p) & (log_q > -jnp.inf)
     none = jnp.zeros_like(log_p)
-    return density(log_p, counts) * (jnp.where(counts, log_p, none) - jnp.where(counts, log_q, none))
+    values = density(log_p, counts) * (jnp.where(counts, log_p, none) - jnp.where(counts, log_q, none))
+    far = log_p < 0.8 * level
+    return jnp.where(far, values, none), jnp.where(far, none, values)
+
+
+def beyond_edge(far: Array, near: Array) -> tuple[Array, Array]:
+    """Return what p log(p/q) has where p is taken to be nothing, from halves of its edge, and an error of that.
+
+    It goes on as a power, which the halves tell. One that hardly falls cannot be told from one that does not at all.
+    """
+    falls = far < 0.9 * near
+    ratio = jnp.where(falls, far, jnp.zeros_like(far)) / jnp.where(falls, near, jnp.ones_like(near))
+    left = far * ratio / (1 - ratio)
+    left = jnp.where(falls, left, jnp.zeros_like(left))
+    return left, jnp.where(falls | (far == 0), 0.5 * left / (1 - ratio), jnp.inf)
 
 
 def most(log_p: Array, log_q: Array, alive: Alive) -> Array:

@@ -65,7 +65,7 @@ def _error(value: Array, parts: Array, logs: tuple[Array, Array], stride: Array,
     coarse = jnp.where(stride[0] > 1, coarse, jnp.zeros_like(coarse))
     eps = float(np.finfo(value.dtype).eps)
     rounding = jnp.sum(stride * terms_of.rounding(*logs, alive), axis=0)
-    rounding = rounding + 4 * eps * (value + far.astype(value.dtype))
+    rounding = rounding + 8 * eps * (value + far.astype(value.dtype))
     error = coarse + rounding + terms_of.unfound(value, masses[0], masses[1], terms_of.most(*logs, alive))
     # Beyond the last number, if blocks go on shrinking by the same factor.
     eighth = WHOLE_NUMBERS // 8
