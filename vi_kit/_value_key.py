@@ -54,6 +54,13 @@ def value_key(value: object) -> Hashable:
     return _key(value, _Seen())
 
 
+def holds_tracer(key: Hashable) -> bool:
+    """Tell whether what a key was made of is traced somewhere."""
+    if isinstance(key, _Identity):
+        return isinstance(key.value, jax.core.Tracer)
+    return isinstance(key, tuple | frozenset) and any(map(holds_tracer, key))
+
+
 def _key(value: Any, seen: _Seen) -> Hashable:
     kind = type(value)
     if kind in _PLAIN:

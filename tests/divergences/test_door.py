@@ -231,3 +231,11 @@ def test_where_distrax_does_not_import_the_rest_works(tmp_path):
     )
     assert run.returncode == 0, run.stderr
     assert "distrax cannot be imported here (AttributeError: no attribute pytype_aval_mappings)" in run.stdout
+
+
+def test_numbers_without_a_closed_form_are_sent_to_quadrature():
+    with pytest.raises(NotImplementedError, match=r"vk\.quadrature_kl\(p, q\) integrates it, vk\.estimate_kl"):
+        vk.kl_divergence(distrax.Normal(0.0, 1.0), d.StudentT(3.0, 0.0, 1.0))
+    vectors = distrax.MultivariateNormalDiag(jnp.zeros(2)), distrax.Dirichlet(jnp.ones(2))
+    with pytest.raises(NotImplementedError, match=r"\); vk\.estimate_kl"):
+        vk.kl_divergence(*vectors[::-1])

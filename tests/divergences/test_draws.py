@@ -226,3 +226,12 @@ REFUSED = [
 def test_refuses_in_one_sentence(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_strata_never_reach_one():
+    """(15 + u) / 16 is rounded to 1 where u is nearly 1, at which a quantile is infinite."""
+    keys = jax.random.split(jax.random.key(2), 400)
+    p, q = distrax.Normal(0.0, 1.0), distrax.Laplace(0.0, 1.0)
+    plan = dv.Stratified(num_strata=4096)
+    found = jax.vmap(lambda k: vk.estimate_kl(k, p, q, num_samples=8192, draws=plan).value)(keys)
+    assert np.isfinite(found).all()

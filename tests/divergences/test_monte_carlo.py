@@ -456,3 +456,156 @@ def test_a_step_that_does_not_move_leaves_a_finite_gradient(key):
 
     slopes = jax.vmap(jax.grad(estimate), (None, 0))(jnp.float32(1.5), jax.random.split(key, 100))
     assert_mean_and_see_a_tenth(slopes, slope_of(exact, 1.5))
+
+
+# --- events that a distribution cannot make --------------------------------------------------------------------------
+# The libraries give them a density all the same, NaN, or that of another class.
+
+
+def half_and_half(exponential=1.0):
+    weights = tfd.Categorical(probs=jnp.array([0.5, 0.5]))
+    return tfd.Mixture(weights, [tfd.Exponential(exponential), tfd.Normal(0.0, 1.0)])
+
+
+def joint(*parts):
+    return tfd.JointDistributionSequential(list(parts))
+
+
+def shifted(rate=1.0):
+    return tfd.TransformedDistribution(tfd.Exponential(rate), tfp.bijectors.Shift(0.7))
+
+
+BEYOND = {
+    "joint of uniform and exponential": (lambda: joint(tfd.Uniform(-1.0, 1.0)), lambda: joint(tfd.Exponential(1.0))),
+    "joint of distrax": (
+        lambda: distrax.Joint([distrax.Uniform(-1.0, 1.0)]), lambda: distrax.Joint([distrax.Gamma(2.0, 1.0)])
+    ),
+    "shifted": (lambda: tfd.Normal(2.0, 1.0), shifted),
+    "shifted, numpyro": (
+        lambda: nd.Normal(2.0, 1.0),
+        lambda: nd.TransformedDistribution(nd.Exponential(1.0), nd.transforms.AffineTransform(0.7, 0.9)),
+    ),
+    "more classes": (
+        lambda: tfd.Categorical(probs=jnp.array([0.2, 0.2, 0.2, 0.4])),
+        lambda: tfd.Categorical(probs=jnp.array([0.5, 0.3, 0.2])),
+    ),
+    "classes and a coin": (lambda: distrax.Categorical(probs=jnp.ones(3) / 3), lambda: distrax.Bernoulli(probs=0.5)),
+    "whole numbers": (lambda: nd.DiscreteUniform(-2, 3), lambda: tfd.Geometric(probs=0.5)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("p", "q"), BEYOND.values(), ids=BEYOND)
+def test_infinite_where_p_makes_what_q_cannot(p, q, key):
+    assert vk.estimate_kl(key, p(), q(), num_samples=500).value == np.inf
+
+
+def jensen_shannon_of(p, q, *ranges):
+    def term(x):
+        a, b = p(x), q(x)
+        m = (a + b) / 2
+        return sum(0.5 * v * np.log(v / m) for v in (a, b) if v > 0)
+
+    return sum(integrate.quad(term, *r, limit=200)[0] for r in ranges)
+
+
+JENSEN_SHANNON = {
+    "joint": (
+        lambda: joint(tfd.Exponential(1.0)), lambda: joint(tfd.Normal(0.0, 1.0)), None,
+        lambda: jensen_shannon_of(stats.expon.pdf, stats.norm.pdf, (-9, 0), (0, 40)),
+    ),
+    "ends that only the library knows": (
+        lambda: tfd.GeneralizedPareto(0.2, 1.0, 0.1), lambda: tfd.Normal(0.5, 1.0), None,
+        lambda: jensen_shannon_of(stats.genpareto(0.1, 0.2).pdf, stats.norm(0.5).pdf, (-9, 0.2), (0.2, 60)),
+    ),
+    "coin and whole numbers": (
+        lambda: tfd.Bernoulli(probs=0.5, dtype=jnp.float32), lambda: tfd.Poisson(1.0), None,
+        lambda: sum(
+            0.5 * v * np.log(2 * v / (a + b))
+            for k in range(40) for a, b in [(0.5 * (k < 2), stats.poisson(1).pmf(k))] for v in (a, b) if v > 0
+        ),
+    ),
+    "a proposal wider than both": (
+        lambda: tfd.Exponential(1.0), lambda: tfd.Gamma(2.0, 1.0), lambda: tfd.Normal(1.0, 2.0),
+        lambda: jensen_shannon_of(stats.expon.pdf, stats.gamma(2).pdf, (0, 40)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("p", "q", "proposal", "exact"), JENSEN_SHANNON.values(), ids=JENSEN_SHANNON)
+def test_jensen_shannon_where_one_ends(p, q, proposal, exact, key):
+    draws = None if proposal is None else dv.Importance(proposal())
+
+    def one(k):
+        return vk.estimate_divergence(k, p(), q(), dv.JensenShannon(), num_samples=1000, draws=draws).value
+
+    found = jax.vmap(one)(jax.random.split(key, 200))
+    assert_mean(found, exact(), effect=0.1 * exact())
+
+
+def test_jensen_shannon_has_a_gradient_where_one_ends(key):
+    def one(loc, k):
+        p, q = tfd.Exponential(1.2), tfd.Normal(loc, 1.0)
+        return vk.estimate_divergence(k, p, q, dv.JensenShannon(), num_samples=1000).value
+
+    def exact(loc):
+        return jensen_shannon_of(stats.expon(scale=1 / 1.2).pdf, stats.norm(loc).pdf, (-9, 0), (0, 40))
+
+    slopes = jax.vmap(jax.grad(one), (None, 0))(jnp.float32(0.3), jax.random.split(key, 200))
+    assert_mean_and_see_a_tenth(slopes, slope_of(exact, 0.3))
+
+
+WRAPPED = {
+    "joint": lambda: (joint(half_and_half()), joint(tfd.Normal(0.0, 2.0))),
+    "joint, the other way": lambda: (joint(tfd.Normal(0.0, 2.0)), joint(half_and_half())),
+    "sample": lambda: (tfd.Sample(tfd.Normal(0.0, 2.0), 1), tfd.Sample(half_and_half(), 1)),
+    "shifted component": lambda: (
+        tfd.Mixture(tfd.Categorical(probs=jnp.array([0.5, 0.5])), [shifted(), tfd.Normal(0.0, 1.0)]),
+        tfd.Normal(0.0, 2.0),
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WRAPPED)
+def test_mixtures_of_components_that_end_within_others(name, key):
+    start = 0.7 if name == "shifted component" else 0.0
+    mixture, wide = lambda x: 0.5 * stats.expon(start).pdf(x) + 0.5 * stats.norm.pdf(x), stats.norm(0, 2).pdf
+    p, q = (mixture, wide) if name in ("joint", "shifted component") else (wide, mixture)
+    exact = sum(
+        integrate.quad(lambda x: p(x) * np.log(p(x) / q(x)), *r, limit=200)[0] for r in ((-12, start), (start, 30))
+    )
+    found = jax.vmap(lambda k: vk.estimate_kl(k, *WRAPPED[name](), num_samples=1000).value)(jax.random.split(key, 200))
+    assert_mean(found, exact, effect=0.1)
+
+
+def test_a_proposal_that_q_does_not_fit(key):
+    """E[q/p] over draws of a narrow p cannot be had, nor where p underflows under the proposal."""
+    p, q = tfd.Normal(2.0, 0.3), tfd.Normal(0.0, 1.0)
+    draws = dv.Importance(tfd.StudentT(5.0, 0.0, 1.5))
+    found = jax.vmap(lambda k: vk.estimate_kl(k, p, q, num_samples=2048, draws=draws).value)(jax.random.split(key, 400))
+    assert_mean(found, vk.kl_divergence(p, q), effect=0.05)
+
+
+def test_traced_parameters_that_jax_does_not_see_are_refused(key):
+    def value(t):
+        p = joint(tfd.Normal(0.0, 1.0), lambda x: tfd.Normal(x + t, 1.0))
+        return vk.estimate_kl(key, p, joint(tfd.Normal(0.0, 1.0), tfd.Normal(0.0, 1.0)), num_samples=100).value
+
+    with pytest.raises(TypeError, match="every traced parameter in an array that JAX sees"):
+        jax.grad(value)(1.0)
+
+
+def test_standard_error_is_a_number_where_nothing_varies():
+    """Between two coins the control variate takes all the noise; rounding is no negative variance."""
+    p, q = tfd.Bernoulli(logits=0.5), tfd.Bernoulli(logits=-1.0)
+    found = jax.vmap(lambda k: vk.estimate_kl(k, p, q, num_samples=4000))(jax.random.split(jax.random.key(3), 100))
+    assert np.isfinite(found.standard_error).all()
+    np.testing.assert_allclose(found.value, vk.kl_divergence(p, q), atol=1e-2)
+
+
+def test_distrax_mixtures_of_two(key):
+    mixture = distrax.MixtureOfTwo(0.3, normal(0.0), normal(1.0))
+    found = vk.estimate_kl(key, mixture, normal(0.0), num_samples=4000)
+    exact = vk.quadrature_kl(mixture, normal(0.0)).value
+    assert abs(found.value - exact) < 6 * found.standard_error

@@ -18,6 +18,7 @@ import numpy as np
 
 from vi_kit._pytree import pytree
 from vi_kit._static import Static, strong, value_key
+from vi_kit._value_key import holds_tracer
 
 
 def library_of(kind: type) -> str:
@@ -204,6 +205,16 @@ def _structure_key(value: Any) -> Hashable:
 _ARRAY = "array"
 
 
+def _refuse_hidden_tracers(leaves: list[Any], structure: Any) -> None:
+    """Refuse parameters that are traced where JAX does not see them: their gradients would be lost."""
+    hidden = [leaf for leaf in leaves if not _is_array(leaf) and not isinstance(leaf, int)]
+    if holds_tracer((_structure_key(structure), value_key(hidden))):
+        raise TypeError(
+            "p, q: expected every traced parameter in an array that JAX sees as part of the object, got one within a "
+            "function or another attribute; pass it to the distribution as an argument of its own"
+        )
+
+
 def pack(objects: Any) -> tuple[list[Any], Skeleton]:
     """Split a tree of distributions into arrays and the rest.
 
@@ -214,6 +225,7 @@ def pack(objects: Any) -> tuple[list[Any], Skeleton]:
         leaves, structure = jax.tree.flatten(jax.tree.map(_taken_apart, objects, is_leaf=is_distribution))
     except AttributeError as error:  # TensorFlow Probability's batched joint distributions, of some versions
         raise TypeError(f"p, q: expected distributions that their library can flatten into arrays: {error}") from error
+    _refuse_hidden_tracers(leaves, structure)
     arrays: list[Any] = []
     others: list[Any] = []
     for leaf in leaves:

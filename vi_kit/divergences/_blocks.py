@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from vi_kit import kl
 from vi_kit._types import KeyArray
-from vi_kit.divergences._common_support import contained, is_fixed, log_density_within
+from vi_kit.divergences._common_support import contained, is_fixed, is_leaf, log_density_within
 from vi_kit.divergences._draws import Importance, Layout, Plain, Source, Stratified, repeat_first
 from vi_kit.divergences._integrands import Fit, Generator, Integrand, LogRatio, Values, combined
 from vi_kit.divergences._running_moments import Moments, merged, moments, no_rows
@@ -52,8 +52,8 @@ class Problem(NamedTuple):
         x = jax.tree.map(spread, drawn.value)
 
         def density(of: Any, x: Any) -> Array:
-            own = of is source.distribution and not is_mixture(of)
-            return self._full(log_density(of, x) if own else log_density_within(of, family_of(of), x), num)
+            own = of is source.distribution and is_leaf(of)  # draws of its own it can make
+            return self._full(log_density(of, x) if own else log_density_within(of, x), num)
 
         weighted = isinstance(self.plan, Importance)
         log_draws = density(source.distribution, x) if weighted else None
@@ -91,11 +91,8 @@ def set_up(
     if len(objects) > 2:
         plan = Importance(objects[2])
         sources = [Source(objects[2], families[2], kl.score, shapes[2])]
-        known = contained(families[0], families[1])
-        same = contained(families[2], families[1])
-        known = (
-            None if known is None or same is None else jnp.broadcast_to(known, batch) & jnp.broadcast_to(same, batch)
-        )
+        # Draws of a proposal may miss what q has where p has nothing: no control variate.
+        known = None
     else:
         sides = (0,) if kind is None else (0, 1)
         sources = [Source(objects[i], families[i], gradient, shapes[i]) for i in sides]
@@ -164,7 +161,7 @@ def average(problem: Problem, key: KeyArray) -> tuple[Array, Array, Array, Fit]:
     whole = merged(*parts)
     n = whole.number
     variance = whole.comoment[0, 0] / (n * (n - 1))
-    error = jnp.sqrt(variance)
+    error = jnp.sqrt(jnp.maximum(variance, 0))  # rounding may leave it below
     error = jnp.where(jnp.isinf(whole.mean[0]), jnp.full_like(error, jnp.inf), error)
     return whole.mean[0], error, _effective(problem, folds, num_draws), fit
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -9,8 +10,17 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vi_kit.divergences import distributions as d
-from vi_kit.divergences._arguments import is_distribution, library_of
-from vi_kit.divergences._sampling import base_of, components_of, family_of, is_mixture, log_density, parts_of
+from vi_kit.divergences._arguments import flatten, is_a, library_of
+from vi_kit.divergences._ends import ends_of, fixed_ends, is_number
+from vi_kit.divergences._sampling import (
+    base_of,
+    components_of,
+    family_of,
+    is_mixture,
+    log_density,
+    parts_of,
+    sum_last,
+)
 from vi_kit.divergences._support import excludes
 from vi_kit.divergences.distributions import Distribution
 
@@ -80,31 +90,40 @@ def contained(p: Distribution, q: Distribution) -> Array | None:
     return None if support is None or support != _support(q) else _all_possible(p)
 
 
-def share_a_fixed_support(p: Distribution, q: Distribution) -> bool:
-    """Tell whether no parameter makes a density of one end where the other goes on; assumed of what is not known."""
-    if any(isinstance(x, d.Opaque) for x in (p, q)):
-        return True
-    return is_fixed(p) and _support(p) == _support(q)
-
-
 def _of_leaves(x: Any) -> list[Any]:
-    """Return the supports of all that a distribution is made of: parts, components; an unknown object has none."""
+    """Return the supports of all that a distribution is made of: parts, components; None for one that may move."""
     parts, base = parts_of(x), base_of(x)
     if parts is not None:
-        return [found for part in jax.tree.leaves(parts, is_leaf=is_distribution) for found in _of_leaves(part)]
+        return [found for part in flatten(parts)[0] for found in _of_leaves(part)]
     if base is not None:
         return _of_leaves(base[0])
     if is_mixture(x):
         components = components_of(x)[1]
         each = components if isinstance(components, list | tuple) else [components]
         return [found for component in each for found in _of_leaves(component)]
-    family = family_of(x)
+    whole = family = family_of(x)
     while isinstance(family, d.Independent | d.Sample | d.Mixture):
         family = family.base
-    if isinstance(family, d.Opaque):
-        return []
-    stepped = isinstance(family.support, str) and family.support in _STEPPED
-    return [family.support if stepped else _support(family)]
+    if isinstance(family.support, str) and family.support in _STEPPED:
+        return [family.support]
+    found = _support(family)
+    if found is None and is_number(whole, x):
+        ends = fixed_ends(x)
+        found = None if ends is None else _NAMED.get(ends, ends)
+    elif isinstance(family, d.Opaque):
+        found = "not told"
+    return [found]
+
+
+_NAMED = {(-math.inf, math.inf): "everywhere", (0.0, math.inf): "positive", (0.0, 1.0): "unit"}
+
+
+def share_a_fixed_support(p: Any, q: Any) -> bool:
+    """Tell whether no density ends where the other goes on, whatever the parameters; assumed where nothing is told."""
+    first, second = _of_leaves(p), _of_leaves(q)
+    if None in (*first, *second):
+        return False
+    return first == second or "not told" in (*first, *second) or all(s == first[0] for s in (*first, *second))
 
 
 def moves(x: Any) -> bool:
@@ -116,7 +135,7 @@ def has_jumps(x: Any) -> bool:
     """Tell whether a density may jump inside its support: a mixture of components that end at different places."""
     parts, base = parts_of(x), base_of(x)
     if parts is not None:
-        return any(has_jumps(part) for part in jax.tree.leaves(parts, is_leaf=is_distribution))
+        return any(map(has_jumps, flatten(parts)[0]))
     if base is not None:
         return has_jumps(base[0])
     if not is_mixture(x):
@@ -128,34 +147,77 @@ def has_jumps(x: Any) -> bool:
     return any(map(has_jumps, each)) or None in supports or any(s != supports[0] for s in supports)
 
 
-def log_density_within(x: Any, family: Distribution, value: Any) -> Array:
-    """Return the log density, −∞ at events that x cannot make, where its library gives them a density or NaN.
+def is_leaf(x: Any) -> bool:
+    """Tell whether a distribution is not made of others that this looks into."""
+    return parts_of(x) is None and base_of(x) is None and not is_mixture(x) and not is_a(x, "Sample")
 
-    NumPyro does not look at the support unless told to validate; gamma densities are NaN below 0 elsewhere.
+
+def log_density_within(x: Any, value: Any) -> Array:
+    """Return the log density, −∞ at events that x cannot make: the libraries go on there, or give NaN.
+
+    NumPyro does not look at the support unless told to validate; classes that do not exist are taken for others.
     """
-    supports = _of_leaves(x) if is_mixture(x) else []
-    if any(s != supports[0] for s in supports):
+    parts, base = parts_of(x), base_of(x)
+    if parts is not None:
+        leaves, structure = flatten(parts)
+        each = zip(leaves, structure.flatten_up_to(value), strict=True)
+        return sum((log_density_within(part, v) for part, v in each), start=jnp.zeros(()))
+    if base is not None:
+        return sum_last(log_density_within(base[0], value), base[1])  # type: ignore[no-any-return]
+    if is_a(x, "Sample"):
+        ndims = len(tuple(x.distribution.event_shape))
+        repeats = len(tuple(x.event_shape)) - ndims
+        axes = tuple(range(-repeats - ndims, -ndims))
+        first = jnp.moveaxis(value, axes, range(repeats))
+        return jnp.sum(log_density_within(x.distribution, first), axis=tuple(range(repeats)))
+    family = family_of(x)
+    if is_mixture(x) and any(s != "everywhere" for s in _of_leaves(x)):
         log_weights, components = components_of(x)
         if isinstance(components, list | tuple):
-            return _log_mixture(log_weights, [log_density_within(c, family_of(c), value) for c in components])
-    ndims = len(family.event_shape) if isinstance(family.event_shape, tuple) else 0
-    support = _support(family)
+            return _log_mixture(
+                log_weights,
+                jnp.stack(jnp.broadcast_arrays(*(log_density_within(c, value) for c in components)), axis=-1),
+            )
+        ndims = len(tuple(x.event_shape))
+        return _log_mixture(log_weights, log_density_within(components, jnp.expand_dims(value, -1 - ndims)))
+    inside = _inside(x, family, value)
+    if inside is None:
+        return log_density(x, value)
+    holds, harmless = inside
+    ndims = jnp.ndim(value) - holds.ndim
+    found = log_density(x, jnp.where(holds.reshape(holds.shape + (1,) * ndims), value, harmless))
+    return jnp.where(holds, found, jnp.full_like(found, -jnp.inf))
+
+
+def _inside(x: Any, family: Distribution, value: Any) -> tuple[Array, Array] | None:
+    """Tell which events x can make, and return one that it can; None where nothing is known that it cannot."""
     if isinstance(value, dict | list | tuple):
-        return log_density(x, value)
+        return None
+    if is_number(family, x):
+        low, high = ends_of(x)
+        if all(isinstance(end, float) and math.isinf(end) for end in (low, high)):
+            return None
+        middle = jnp.where(jnp.isinf(low), high - 1, jnp.where(jnp.isinf(high), low + 1, 0.5 * (low + high)))
+        if not jnp.issubdtype(value.dtype, jnp.floating) or _is_stepped(family):
+            middle = jnp.where(jnp.isinf(low), high, low)
+        holds = (value >= low) & (value <= high)
+        return holds, jax.lax.stop_gradient(jnp.asarray(middle).astype(value.dtype))
     if library_of(type(x)) == "numpyro":
-        beyond, harmless = ~jnp.asarray(x.support(value)), x.support.feasible_like(value)
-    elif support in ("positive", "unit"):
-        numbers = value < 0 if support == "positive" else (value < 0) | (value > 1)
-        beyond = jnp.any(numbers, axis=tuple(range(numbers.ndim - ndims, numbers.ndim)))
-        harmless = jnp.full_like(value, 0.5)
-    else:
-        return log_density(x, value)
-    found = log_density(x, jnp.where(beyond.reshape(beyond.shape + (1,) * ndims), harmless, value))
-    return jnp.where(beyond, jnp.full_like(found, -jnp.inf), found)
+        return jnp.asarray(x.support(value)), x.support.feasible_like(value)
+    support = _support(family)
+    if support not in ("positive", "unit"):
+        return None
+    ndims = len(family.event_shape)
+    numbers = value >= 0 if support == "positive" else (value >= 0) & (value <= 1)
+    return jnp.all(numbers, axis=tuple(range(numbers.ndim - ndims, numbers.ndim))), jnp.full_like(value, 0.5)
 
 
-def _log_mixture(log_weights: Array, each: list[Array]) -> Array:
-    logs = jnp.stack(jnp.broadcast_arrays(*each), axis=-1) + log_weights
+def _is_stepped(family: Distribution) -> bool:
+    return family.support in (*_STEPPED, "natural", "binary", "classes")
+
+
+def _log_mixture(log_weights: Array, each: Array) -> Array:
+    logs = each + log_weights
     some = jnp.any(logs > -jnp.inf, axis=-1)
     found = jax.nn.logsumexp(jnp.where(some[..., None], logs, jnp.zeros_like(logs)), axis=-1)
     return jnp.where(some, found, jnp.full_like(found, -jnp.inf))

@@ -37,6 +37,8 @@ def name_of(value: Any) -> str:
     """Return how a distribution is called in messages, with its library."""
     kind = type(value)
     library = kind.__module__.partition(".")[0]
+    if (library, kind.__name__) == ("vi_kit", "Product"):
+        return "joint distribution"
     known = {"distrax": "distrax.", "tensorflow_probability": "tfd.", "numpyro": "numpyro "}
     return known.get(library, "") + kind.__name__
 

@@ -181,6 +181,7 @@ class Stratified:
         stratum_key, key = jax.random.split(jax.random.fold_in(key, index))
         within = _to_unit(jax.random.bits(stratum_key, (units, size), jnp.uint32))
         u = ((jnp.arange(size, dtype=within.dtype) + within) / size).reshape(-1)
+        u = jnp.minimum(u, 1 - float(np.finfo(u.dtype).epsneg))  # the sum of two may be rounded to 1
         if is_mixture(source.distribution):
             return draw(source.distribution, key, u.shape[0], source.gradient, u)
         found = _map(source, self)
@@ -200,7 +201,8 @@ class QuasiMonteCarlo:
     """Randomly shifted lattice points, folded by the tent map: the error falls nearly as 1/num_samples, or faster.
 
     Independent shifts give the standard error. For distributions whose quantile function is known; best for a smooth
-    integrand and up to some ten dimensions, with num_samples / num_replicates a power of 2.
+    integrand and up to some ten dimensions, with num_samples / num_replicates a power of 2. An error from so few
+    replicates is itself uncertain: twice the standard error covers some 9 in 10, fewer where replicates are small.
 
     Attributes:
         num_replicates: number of independent shifts, an even one; each has num_samples / num_replicates points.

@@ -14,6 +14,7 @@ from vi_kit.kl._compensated import expm1_minus
 
 _LEAST_DRAWS = 50  # for a control variate
 _LEAST_UNITS = 100  # for its fit
+_REACH = 24.0  # √n is this many times more than a weight may be above 1
 _FURTHEST = 5.0  # standard errors from 0 that its mean may be
 
 
@@ -78,7 +79,7 @@ class LogRatio(NamedTuple):
 
     The coefficient minimizes the variance over the other fold, so that it has no part in the draws it is used on: no
     bias. It is 0 unless those draws show that the mean of q/p can be had from draws of p at all, which takes a q whose
-    tails are not much heavier than those of p: no weight q/p may be above 1 + √n / 12 (that of a q/p of infinite
+    tails are not much heavier than those of p: no weight q/p may be above 1 + √n / 24 (that of a q/p of infinite
     variance outgrows √n), and their mean must be 1 within five standard errors.
 
     Attributes:
@@ -112,7 +113,7 @@ class LogRatio(NamedTuple):
             variance = square / jnp.maximum(other.number * (other.number - 1), 1)
             draws = other.number * size
             extent = jnp.exp(-jnp.flip(smallest, axis=0))
-            trusted = (draws >= _LEAST_DRAWS) & (extent <= 1 + jnp.sqrt(draws) / 12) & jnp.isfinite(slope)
+            trusted = (draws >= _LEAST_DRAWS) & (extent <= 1 + jnp.sqrt(draws) / _REACH) & jnp.isfinite(slope)
             trusted &= mean * mean <= _FURTHEST**2 * variance
             trusted |= (square == 0) & (mean == 0)  # p = q
             coefficient = jnp.where(trusted & self.contained, 1 - slope, coefficient)
@@ -165,7 +166,8 @@ class Generator(NamedTuple):
         log_m = at.log_draws
         if log_m is None:
             log_m = jnp.logaddexp(at.log_p, at.log_q) - jnp.log(jnp.full_like(at.log_p, 2))
-        ratio = at.log_p - at.log_q
+        neither = (at.log_p == -jnp.inf) & (at.log_q == -jnp.inf)  # draws of a wider proposal
+        ratio = jnp.where(neither, jnp.zeros_like(at.log_p), at.log_p) - jnp.where(neither, 0.0, at.log_q)
         above = ratio > 0
         # From the side on which the ratio is below 1: the other one would overflow.
         low = jnp.where(above, jnp.zeros_like(ratio), ratio)
@@ -176,9 +178,12 @@ class Generator(NamedTuple):
 
 
 def _at_limit(generator: Any, log_ratio: Array) -> Array:
-    """Evaluate a generator, also at −∞, where one that has a limit may give NaN."""
-    value = generator(log_ratio)
-    return jnp.where(jnp.isnan(value) & (log_ratio < -80), generator(jnp.maximum(log_ratio, -80)), value)
+    """Evaluate a generator, also at −∞: its limit there, which may come out as NaN, has no derivative."""
+    plain = jax.lax.stop_gradient(generator(log_ratio))
+    lost = (log_ratio == -jnp.inf) | (jnp.isnan(plain) & (log_ratio < -80))
+    limit = jax.lax.stop_gradient(generator(jnp.full_like(log_ratio, -80)))
+    value = generator(jnp.where(lost, jnp.zeros_like(log_ratio), log_ratio))
+    return jnp.where(lost, jnp.where(jnp.isnan(plain), limit, plain), value)
 
 
 def _reversed(kind: kinds.Kind) -> Any:

@@ -166,6 +166,9 @@ def _estimate(
     drawn_from = {"p": p} | ({} if kind is None else {"q": q})
     if isinstance(draws, Importance):
         drawn_from = {"draws.proposal": draws.proposal}
+        wanted, got = (getattr(x, "event_shape", None) for x in (p, draws.proposal))
+        if None not in (wanted, got) and str(wanted) != str(got):
+            raise ValueError(f"draws.proposal: expected events of shape {wanted} as p has, got {got}")
     for name, x in {"p": p, "q": q, **drawn_from}.items():
         if not hasattr(x, "log_prob") or (name in drawn_from and not hasattr(x, "sample")):
             raise TypeError(
@@ -173,11 +176,6 @@ def _estimate(
                 "those of distrax, TensorFlow Probability and NumPyro have both"
             )
     _check_gradient(gradient, {} if isinstance(draws, Importance) else drawn_from, draws)
-    if gradient is kl.pathwise and _has_edges(p, q, kind):
-        raise ValueError(
-            "gradient: kl.pathwise would be biased: a density ends or jumps where draws go on, which they do not see; "
-            "gradient=None takes the score function there"
-        )
     plan, objects = draws, [p, q]
     if isinstance(draws, Importance):
         plan, objects = Importance(None), [p, q, draws.proposal]
@@ -190,7 +188,7 @@ def _estimate(
 
 def _has_edges(p: Any, q: Any, kind: Any) -> bool:
     """Tell whether a density ends or jumps where draws of the other, or of itself, go on."""
-    unlike = kind is not None and not share_a_fixed_support(family_of(p), family_of(q))
+    unlike = kind is not None and not share_a_fixed_support(p, q)
     return unlike or has_jumps(p) or has_jumps(q)
 
 
@@ -249,6 +247,11 @@ def _compiled(
 
     objects = unpack(skeleton, arrays)
     edges = _has_edges(objects[0], objects[1], kind)
+    if gradient is kl.pathwise and edges:
+        raise ValueError(
+            "gradient: kl.pathwise would be biased: a density ends or jumps where draws go on, which they do not see; "
+            "gradient=None takes the score function there"
+        )
 
     def problem(arrays: list[Any]) -> Problem:
         how = kl.score if edges and gradient is None else gradient

@@ -193,11 +193,12 @@ def draw(x: Any, key: KeyArray, num: int, gradient: Any, uniform: Array | None =
         )
     if base is not None:
         inner = draw(base[0], key, num, gradient)
-        return Drawn(inner.value, *(_sum_last(v, base[1]) for v in inner[1:]))
+        return Drawn(inner.value, *(sum_last(v, base[1]) for v in inner[1:]))
     return _draw_mixture(x, key, num, gradient, uniform)
 
 
-def _sum_last(values: Any, ndims: int) -> Any:
+def sum_last(values: Any, ndims: int) -> Any:
+    """Add up over the last axes, of what is an array."""
     return jnp.sum(values, axis=tuple(range(values.ndim - ndims, values.ndim))) if np.ndim(values) else values
 
 
@@ -223,8 +224,8 @@ def _in_dtype_of(x: Any, value: Any) -> Any:
 def components_of(x: Any) -> tuple[Any, Any]:
     """Return the log weights, last axis over the components, and one distribution over them or a list of several."""
     if is_a(x, "MixtureOfTwo"):
-        log_weights = jnp.stack([jnp.log(x.prob), jnp.log1p(-x.prob)], axis=-1)
-        return log_weights, [x.component_a, x.component_b]
+        log_weights = jnp.stack([jnp.log(x._prob_a), jnp.log1p(-x._prob_a)], axis=-1)
+        return log_weights, [x._component_a, x._component_b]
     for weights, components in (
         ("mixture_distribution", "components_distribution"),
         ("mixing_distribution", "component_distribution"),

@@ -14,7 +14,8 @@ from jaxtyping import Array
 from vi_kit.divergences import distributions as d
 from vi_kit.divergences._common_support import log_density_within
 from vi_kit.divergences._densities import DENSITIES
-from vi_kit.divergences._sampling import as_the_libraries_expect, components_of, family_of, is_mixture
+from vi_kit.divergences._ends import attribute, ends_of, every_end, transform_of
+from vi_kit.divergences._sampling import as_the_libraries_expect, components_of, is_mixture
 
 Shape = tuple[int, ...]
 
@@ -144,28 +145,22 @@ def _of_object(value: Any, batch: Shape, dtype: Any) -> View:
 
     def log_density(points: Points) -> Array:
         with as_the_libraries_expect():
-            logs = jnp.asarray(log_density_within(value, family_of(value), points.x), dtype)
+            logs = jnp.asarray(log_density_within(value, points.x), dtype)
         # Some libraries go on beyond the support. What is not a number is missed by the mass, which is checked.
         inside = (points.x >= low[None]) & (points.x <= high[None]) & ~jnp.isnan(logs)
         return jnp.where(inside, logs, -jnp.inf)
 
     with as_the_libraries_expect():
-        low, high = (spread(end) for end in _ends(value, dtype))
+        low, high = (spread(end) for end in ends_of(value))
         centers, widths = _places(value, dtype)
         pairs = [(spread(c), spread(w)) for c, w in zip(centers, widths, strict=True)]
-        inner = [spread(end) for part in _unlike_parts(value) for end in _family_ends(part, dtype)]
+        inner = [spread(end) for end in every_end(value)] if is_mixture(value) else []
     pairs = [(jnp.clip(jnp.where(jnp.isfinite(c), c, jnp.zeros_like(c)), low, high), w) for c, w in pairs]
     pairs = [(c, jnp.where(jnp.isfinite(w) & (w > 0), w, jnp.ones_like(w))) for c, w in pairs]
     center, width = (jax.lax.stop_gradient(jnp.stack(v)) for v in zip(*pairs, strict=True))
     inner = [jnp.where(jnp.isfinite(end), end, center[0]) for end in inner]
     jumps = jnp.stack(inner) if inner else jnp.zeros((0, *batch), dtype)
     return View(log_density, low, high, center, width, jumps, _is_discrete(value), exact=False)
-
-
-def _unlike_parts(value: Any) -> list[Any]:
-    """Return the components of a mixture, each an object of its own."""
-    components = components_of(value)[1] if is_mixture(value) else ()
-    return list(components) if isinstance(components, list | tuple) else []
 
 
 def _is_discrete(value: Any) -> bool:
@@ -181,45 +176,6 @@ def _is_discrete(value: Any) -> bool:
     return kind is not None and np.issubdtype(np.dtype(kind), np.integer)
 
 
-def _attribute(value: Any, *names: str) -> Any:
-    """Return the first of these attributes, called where it is a method; None where there is none."""
-    for name in names:
-        try:
-            found = getattr(value, name)
-            return found() if callable(found) else found
-        except (AttributeError, NotImplementedError):
-            continue
-    return None
-
-
-def _ends(value: Any, dtype: Any) -> tuple[Any, Any]:
-    """Return the ends of the support, infinite where the object does not tell of any."""
-    support = getattr(value, "support", None)
-    if support is not None:
-        return getattr(support, "lower_bound", -jnp.inf), getattr(support, "upper_bound", jnp.inf)
-    line = [jnp.asarray(-jnp.inf, dtype), jnp.asarray(jnp.inf, dtype)]
-    bijector = _attribute(value, "experimental_default_event_space_bijector")
-    base = getattr(value, "distribution", None)
-    if bijector is not None:
-        images = [bijector.forward(end) for end in line]
-    elif base is not None and hasattr(value, "bijector"):
-        images = [value.bijector.forward(jnp.asarray(end, dtype)) for end in _family_ends(base, dtype)]
-    else:
-        return -jnp.inf, jnp.inf
-    images = [jnp.where(jnp.isnan(a), b, a) for a, b in zip(images, line, strict=True)]
-    return jnp.minimum(*images), jnp.maximum(*images)
-
-
-def _family_ends(value: Any, dtype: Any) -> tuple[Any, Any]:
-    from vi_kit.divergences._readers import read
-
-    family = read(value)
-    if is_known(family):
-        found = view(family, family.batch_shape, dtype)
-        return found.low, found.high
-    return _ends(value, dtype)
-
-
 def _places(value: Any, dtype: Any) -> tuple[list[Any], list[Any]]:
     """Return where the mass of an object lies and how far it reaches, for each component."""
     from vi_kit.divergences._readers import read
@@ -228,19 +184,20 @@ def _places(value: Any, dtype: Any) -> tuple[list[Any], list[Any]]:
     if is_known(family):
         found = view(family, family.batch_shape, dtype)
         return list(found.centers), list(found.widths)
-    parts = _attribute(value, "components", "component_distributions")
+    parts = attribute(value, "components", "component_distributions")
     if parts is not None:
         places = [_places(part, dtype) for part in parts]
         return [c for cs, _ in places for c in cs], [w for _, ws in places for w in ws]
-    same = _attribute(value, "components_distribution", "component_distribution")
+    same = attribute(value, "components_distribution", "component_distribution")
     if same is not None:
         centers, widths = _places(same, dtype)
         return [c for cs in centers for c in jnp.moveaxis(cs, -1, 0)], [
             w for ws in widths for w in jnp.moveaxis(ws, -1, 0)
         ]
-    forward = _forward(value)
-    if forward is not None:
-        centers, widths = _places(_attribute_raw(value, "distribution", "base_dist"), dtype)
+    transformed = transform_of(value)
+    if transformed is not None:
+        base, forward = transformed
+        centers, widths = _places(base, dtype)
         moved = [
             (forward(c), jnp.abs(forward(c + w) - forward(c - w)) / 2) for c, w in zip(centers, widths, strict=True)
         ]
@@ -251,9 +208,9 @@ def _places(value: Any, dtype: Any) -> tuple[list[Any], list[Any]]:
             return [middle], [0.5 * (high - low)]
         except (AttributeError, NotImplementedError):
             continue
-    center, width = _attribute(value, "mean", "median", "mode"), _attribute(value, "stddev", "std")
+    center, width = attribute(value, "mean", "median", "mode"), attribute(value, "stddev", "std")
     if width is None:
-        variance = _attribute(value, "variance")
+        variance = attribute(value, "variance")
         width = None if variance is None else jnp.sqrt(jnp.asarray(variance, dtype))
     if center is None or width is None:
         raise NotImplementedError(
@@ -261,25 +218,6 @@ def _places(value: Any, dtype: Any) -> tuple[list[Any], list[Any]]:
             "vk.estimate_kl(key, p, q, num_samples=10_000) needs neither"
         )
     return [center], [width]
-
-
-def _attribute_raw(value: Any, *names: str) -> Any:
-    return next(getattr(value, name) for name in names if hasattr(value, name))
-
-
-def _forward(value: Any) -> Callable[[Any], Any] | None:
-    """Return the transform of a transformed distribution."""
-    if hasattr(value, "bijector") and hasattr(value, "distribution"):
-        return lambda x: value.bijector.forward(x)
-    if hasattr(value, "transforms") and hasattr(value, "base_dist"):
-
-        def forward(x: Any) -> Any:
-            for transform in value.transforms:
-                x = transform(x)
-            return x
-
-        return forward
-    return None
 
 
 # --- shifts ----------------------------------------------------------------------------------------------------------
