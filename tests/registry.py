@@ -19,12 +19,17 @@ class FamilyRow(NamedTuple):
     family: Any
     gaussian: bool = True
     matrix_scale: bool = False  # whether `init(scale=)` takes a lower factor
+    couples: float = 0.0  # correlations that `init` begins with, at most
 
 
 FAMILIES = {
     "mean_field": FamilyRow(vk.families.MeanField(DIM)),
     "full_rank": FamilyRow(vk.families.FullRank(DIM), matrix_scale=True),
+    "low_rank": FamilyRow(vk.families.LowRank(DIM), couples=1e-3),
 }
+
+# Those whose draws are an invertible function of as many standard normals, and that `init` covers.
+LOCATION_SCALE = [name for name, row in FAMILIES.items() if not row.couples]
 
 ESTIMATORS = {
     "pathwise": vk.estimators.pathwise,

@@ -93,3 +93,106 @@ def sample(distribution: Any, key: KeyArray) -> Event:
 def log_prob(distribution: Any, value: Float[Array, "..."]) -> Scalar:
     """Log density of one event, in nats."""
     return distribution.log_prob(value)  # type: ignore[no-any-return]
+
+
+class LowRankNormal:
+    r"""A multivariate normal whose covariance is low rank plus diagonal, in memory and time linear in its dimension.
+
+    $$ z = m + s \odot (\epsilon + C \eta), \quad \Sigma = diag(s) (I + C C^T) diag(s) $$
+
+    Only `covariance` forms a matrix of dim × dim.
+
+    Args:
+        loc: mean, shape (dim,).
+        scale_diag: s > 0, shape (dim,).
+        coupling: C, shape (dim, rank).
+    """
+
+    def __init__(self, loc: Event, scale_diag: Event, coupling: Float[Array, "dim rank"]) -> None:
+        self.loc, self.scale_diag, self.coupling = loc, scale_diag, coupling
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """One distribution."""
+        return ()
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of an event."""
+        return tuple(self.loc.shape)
+
+    @property
+    def factor(self) -> Float[Array, "dim rank"]:
+        """F in Σ = diag(s²) + F Fᵀ."""
+        return self.scale_diag[:, None] * self.coupling
+
+    def _inner(self) -> Float[Array, "rank rank"]:
+        """Return the lower factor of I + CᵀC."""
+        gram = _matmul(self.coupling.T, self.coupling)
+        found: Array = jnp.linalg.cholesky(gram + jnp.eye(gram.shape[0], dtype=gram.dtype))
+        return found
+
+    def _half_log_determinant(self, inner: Array) -> Scalar:
+        return jnp.sum(jnp.log(self.scale_diag)) + jnp.sum(jnp.log(jnp.diagonal(inner)))
+
+    def _log_prob_of_whitened(self, y: Event) -> Scalar:
+        """Return the log density where (z − m) / s is y, by a sum of squares that no rounding makes negative."""
+        inner = self._inner()
+        weights = jax.scipy.linalg.cho_solve((inner, True), _matmul(self.coupling.T, y))
+        rest = y - _matmul(self.coupling, weights)
+        squares = jnp.sum(rest * rest) + jnp.sum(weights * weights)
+        return -0.5 * squares - self._half_log_determinant(inner) - y.shape[0] * _HALF_LOG_TWO_PI
+
+    def _whitened(self, key: KeyArray) -> Event:
+        own_key, shared_key = jax.random.split(key)
+        own = jax.random.normal(own_key, self.loc.shape, self.loc.dtype)
+        shared = jax.random.normal(shared_key, self.coupling.shape[1:], self.loc.dtype)
+        return own + _matmul(self.coupling, shared)
+
+    def sample(self, *, seed: KeyArray, sample_shape: Any = ()) -> Any:
+        """Draw one event (several, where `sample_shape` is given)."""
+        if sample_shape == ():
+            return self.loc + self.scale_diag * self._whitened(seed)
+        shape = (sample_shape,) if isinstance(sample_shape, int) else tuple(sample_shape)
+        flat = jax.vmap(lambda k: self.sample(seed=k))(jax.random.split(seed, math.prod(shape)))
+        return flat.reshape(*shape, *self.event_shape)
+
+    def log_prob(self, value: Float[Array, "... dim"]) -> Float[Array, "..."]:
+        """Log density of an event, or of several."""
+
+        def one(value: Event) -> Scalar:
+            return self._log_prob_of_whitened((value - self.loc) / self.scale_diag)
+
+        found: Array = jnp.vectorize(one, signature="(d)->()")(value)
+        return found
+
+    def sample_and_log_prob(self, *, seed: KeyArray) -> tuple[Event, Scalar]:
+        """Draw one event with its log density."""
+        y = self._whitened(seed)
+        return self.loc + self.scale_diag * y, self._log_prob_of_whitened(y)
+
+    def mean(self) -> Event:
+        """Mean."""
+        return self.loc
+
+    def variance(self) -> Event:
+        """Marginal variances."""
+        return jnp.square(self.std())
+
+    def std(self) -> Event:
+        """Marginal standard deviations."""
+        return self.scale_diag * jnp.sqrt(1 + jnp.sum(jnp.square(self.coupling), axis=1))
+
+    def covariance(self) -> Float[Array, "dim dim"]:
+        """Covariance matrix, of dim × dim numbers."""
+        factor = self.factor
+        return jnp.diag(jnp.square(self.scale_diag)) + _matmul(factor, factor.T)
+
+    def entropy(self) -> Scalar:
+        """Entropy, in nats."""
+        return self.loc.shape[0] * (0.5 + _HALF_LOG_TWO_PI) + self._half_log_determinant(self._inner())
+
+
+def _matmul(x: Array, y: Array) -> Array:
+    # Accelerators round the factors of matrix products otherwise.
+    return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)

@@ -1,4 +1,6 @@
 """Algorithms: ways to fit, each an `init`, a `step` and a `params`."""
 
+from vi_kit.algorithms._batch_and_match import BatchAndMatch as BatchAndMatch
+from vi_kit.algorithms._batch_and_match import BatchAndMatchState as BatchAndMatchState
 from vi_kit.algorithms._gradient_descent import GradientDescent as GradientDescent
 from vi_kit.algorithms._gradient_descent import GradientDescentState as GradientDescentState

@@ -15,7 +15,12 @@ from vi_kit.divergences import distributions as d
 
 Transforms = tuple[d.Transform, ...]
 
-LIBRARIES = {"distrax.": "distrax", "tensorflow_probability.substrates.jax.": "tfp", "numpyro.": "numpyro"}
+LIBRARIES = {
+    "distrax.": "distrax",
+    "tensorflow_probability.substrates.jax.": "tfp",
+    "numpyro.": "numpyro",
+    "vi_kit._distributions.": "vi_kit",
+}
 
 
 def library_of(kind: type) -> str:

@@ -14,7 +14,7 @@ def closed_form_entropy(
 
     $$ E_q[\log q - f] = -H(q) - E_q[f] $$
 
-    Unbiased for objectives that are linear in log q (reverse KL). For location-scale families such as the Gaussians
+    Unbiased for objectives that are linear in log q (reverse KL). For mean-field and full-rank Gaussians
     the gradient is that of `pathwise`, draw by draw; its variance does not vanish at q = p, as that of
     `sticking_the_landing` does. One value-and-gradient of the target a draw.
 
