@@ -211,6 +211,8 @@ def problems(p_family, q_family, variant, evaluate, dtype, tolerances):
     found = []
     for (kind, a, b), value, slope, (truth, sides) in zip(asked, values, slopes, wanted, strict=True):
         tolerance = tolerances[kind.partition(" ")[0]]
+        if "mean_direction" in a and kind == "ordinary":
+            tolerance = max(tolerance, 1e-7)  # of length 1 as far as single precision goes
         if moving and kind.startswith("near"):
             tolerance = SINGLE["near"]  # the oracle, a difference of quadratures there, has no more digits
         bad = []
