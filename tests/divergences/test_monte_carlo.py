@@ -592,8 +592,25 @@ def test_traced_parameters_that_jax_does_not_see_are_refused(key):
         p = joint(tfd.Normal(0.0, 1.0), lambda x: tfd.Normal(x + t, 1.0))
         return vk.estimate_kl(key, p, joint(tfd.Normal(0.0, 1.0), tfd.Normal(0.0, 1.0)), num_samples=100).value
 
-    with pytest.raises(TypeError, match="every traced parameter in an array that JAX sees"):
-        jax.grad(value)(1.0)
+    class Shifted:
+        batch_shape = event_shape = ()
+
+        def __init__(self, loc):
+            self.parameters = [loc]
+
+        def sample(self, *, seed, sample_shape=()):
+            return self.parameters[0] + jax.random.normal(seed, sample_shape)
+
+        def log_prob(self, x):
+            return jax.scipy.stats.norm.logpdf(x - self.parameters[0])
+
+    def of_a_class(t):
+        return vk.estimate_kl(jax.random.clone(key), Shifted(t), normal(0.0), num_samples=100).value
+
+    assert np.isfinite(of_a_class(1.0))
+    for function in (value, of_a_class):
+        with pytest.raises(TypeError, match="every traced parameter in an array that JAX sees"):
+            jax.grad(function)(1.0)
 
 
 def test_standard_error_is_a_number_where_nothing_varies():

@@ -80,7 +80,7 @@ class _Made:
         return self.kind(**made, **dict(self.numbers))
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class _Attributes:
     """An object of a class that is no pytree: what of its attributes is arrays or distributions, and the rest."""
@@ -138,6 +138,7 @@ def _taken_apart(value: Any) -> Any:
 def _by_attributes(value: Any) -> _Attributes:
     arrays = {k: v for k, v in vars(value).items() if _is_array(v) or is_distribution(v)}
     others = tuple((k, Static(v)) for k, v in vars(value).items() if k not in arrays)
+    _refuse_hidden(value_key([other.value for _, other in others]))
     taken = {k: _taken_apart(v) if is_distribution(v) else v for k, v in arrays.items()}
     return _Attributes(taken, type(value), others)
 
@@ -207,8 +208,12 @@ _ARRAY = "array"
 
 def _refuse_hidden_tracers(leaves: list[Any], structure: Any) -> None:
     """Refuse parameters that are traced where JAX does not see them: their gradients would be lost."""
-    hidden = [leaf for leaf in leaves if not _is_array(leaf) and not isinstance(leaf, int)]
-    if holds_tracer((_structure_key(structure), value_key(hidden))):
+    _refuse_hidden(_structure_key(structure))
+    _refuse_hidden(value_key([leaf for leaf in leaves if not _is_array(leaf) and not isinstance(leaf, int)]))
+
+
+def _refuse_hidden(key: Hashable) -> None:
+    if holds_tracer(key):
         raise TypeError(
             "p, q: expected every traced parameter in an array that JAX sees as part of the object, got one within a "
             "function or another attribute; pass it to the distribution as an argument of its own"
