@@ -35,11 +35,26 @@ class Density:
     moving: tuple[str, ...] = ()
 
 
-_LINE = lambda v: (-np.inf, np.inf)  # noqa: E731
-_HALF = lambda v: (0.0, np.inf)  # noqa: E731
-_ONE = lambda v: (0.0, 1.0)  # noqa: E731
-_NATURAL = lambda v: (0.0, np.inf)  # noqa: E731
-_AT_LOC = lambda v: (float(v["loc"]), float(v["scale"]))  # noqa: E731
+def _line(v):
+    return (-np.inf, np.inf)
+
+
+def _half(v):
+    return (0.0, np.inf)
+
+
+def _one(v):
+    return (0.0, 1.0)
+
+
+def _natural(v):
+    return (0.0, np.inf)
+
+
+def _AT_LOC(v):
+    return (float(v["loc"]), float(v["scale"]))
+
+
 lgamma, log, exp = special.gammaln, np.log, np.exp
 
 
@@ -49,7 +64,7 @@ def _located(function: Callable[..., np.ndarray], kink: bool = False) -> Density
     def log_density(x: np.ndarray, left: np.ndarray, right: np.ndarray, v: Values) -> np.ndarray:
         return function((x - v["loc"]) / v["scale"], v) - log(v["scale"])
 
-    return Density(log_density, _LINE, _AT_LOC, (lambda v: float(v["loc"])) if kink else None)
+    return Density(log_density, _line, _AT_LOC, (lambda v: float(v["loc"])) if kink else None)
 
 
 def _gamma_log(log_x: Any, x: Any, a: Any, rate: Any) -> Any:
@@ -65,7 +80,7 @@ def _gamma_log(log_x: Any, x: Any, a: Any, rate: Any) -> Any:
 
 
 def _positive(function: Callable[..., np.ndarray], where: Callable[[Values], tuple[float, float]]) -> Density:
-    return Density(lambda x, left, right, v: function(left, v), _HALF, where)
+    return Density(lambda x, left, right, v: function(left, v), _half, where)
 
 
 def _odds(v: Values) -> tuple[Any, Any]:
@@ -157,12 +172,12 @@ DENSITIES: dict[str, Density] = {
     ),
     "ExpGamma": Density(
         lambda x, left, right, v: _gamma_log(x, exp(x), v["concentration"], v["rate"]) + x,
-        _LINE,
+        _line,
         lambda v: (float(log(v["concentration"] / v["rate"])), float(v["concentration"]) ** -0.5),
     ),
     "ExpInverseGamma": Density(
         lambda x, left, right, v: _gamma_log(-x, exp(-x), v["concentration"], v["scale"]) - x,
-        _LINE,
+        _line,
         lambda v: (float(log(v["scale"] / v["concentration"])), float(v["concentration"]) ** -0.5),
     ),
     "GeneralizedExtremeValue": Density(
@@ -244,18 +259,18 @@ DENSITIES: dict[str, Density] = {
         lambda v: (float(v["scale"]), float(v["scale"]) / max(1, float(v["concentration"]))), moving=("scale",),
     ),
     "Beta": Density(
-        _beta, _ONE,
+        _beta, _one,
         lambda v: (
             (m := float(v["concentration1"] / (v["concentration1"] + v["concentration0"]))),
             (m * (1 - m) / (1 + float(v["concentration1"] + v["concentration0"]))) ** 0.5,
         ),
     ),
-    "Kumaraswamy": Density(_kumaraswamy, _ONE, lambda v: (0.5, 0.2)),
-    "ContinuousBernoulli": Density(_continuous_bernoulli, _ONE, lambda v: (0.5, 0.2)),
+    "Kumaraswamy": Density(_kumaraswamy, _one, lambda v: (0.5, 0.2)),
+    "ContinuousBernoulli": Density(_continuous_bernoulli, _one, lambda v: (0.5, 0.2)),
     "LogitNormal": Density(
         lambda x, left, right, v: -log(left) - log(right) - log(v["scale"]) - 0.5 * log(2 * np.pi)
         - 0.5 * ((log(left) - log(right) - v["loc"]) / v["scale"]) ** 2,
-        _ONE,
+        _one,
         lambda v: (
             float(special.expit(v["loc"])),
             float(special.expit(v["loc"]) * special.expit(-v["loc"])) * min(1, float(v["scale"])),
@@ -279,7 +294,7 @@ DENSITIES: dict[str, Density] = {
         circle=True,
     ),
     "Bernoulli": Density(
-        lambda x, left, right, v: _times(x, _odds(v)[0]) + _times(1 - x, _odds(v)[1]), _ONE, lambda v: (0.5, 1),
+        lambda x, left, right, v: _times(x, _odds(v)[0]) + _times(1 - x, _odds(v)[1]), _one, lambda v: (0.5, 1),
         discrete=True,
     ),
     "Binomial": Density(
@@ -291,20 +306,20 @@ DENSITIES: dict[str, Density] = {
         discrete=True,
     ),
     "Geometric": Density(
-        lambda x, left, right, v: _odds(v)[0] + _times(x, _odds(v)[1]), _NATURAL,
+        lambda x, left, right, v: _odds(v)[0] + _times(x, _odds(v)[1]), _natural,
         lambda v: (1 / max(_probability(v), 1e-4), 1 / max(_probability(v), 1e-4)), discrete=True,
     ),
     "NegativeBinomial": Density(
         lambda x, left, right, v: lgamma(x + v["total_count"]) - lgamma(x + 1) - lgamma(v["total_count"])
         + _times(x, _odds(v)[0]) + v["total_count"] * _odds(v)[1],
-        _NATURAL,
+        _natural,
         lambda v: (float(v["total_count"]) * _probability(v) / (1 - _probability(v)),
                    2 + (float(v["total_count"]) * _probability(v)) ** 0.5 / (1 - _probability(v))),
         discrete=True,
     ),
     "Poisson": Density(
         lambda x, left, right, v: _times(x, log(np.maximum(v["rate"], 1e-300))) - v["rate"] - lgamma(x + 1),
-        _NATURAL, lambda v: (float(v["rate"]), float(v["rate"]) ** 0.5), discrete=True,
+        _natural, lambda v: (float(v["rate"]), float(v["rate"]) ** 0.5), discrete=True,
     ),
     "DiscreteUniform": Density(
         lambda x, left, right, v: -log(v["high"] - v["low"] + 1) + 0 * x, _between,

@@ -152,7 +152,10 @@ def _distrax() -> Library:
     x, y = d.Normal(0.3, 1.2), d.Normal(-0.8, 0.5)
     full = d.MultivariateNormalTri(jnp.zeros(2), jnp.array([[1.1, 0.0], [0.4, 0.8]]))
     exp = d.Lambda(jnp.exp, jnp.log, is_constant_jacobian=False) if hasattr(d, "Lambda") else None
-    mixture = lambda c: d.MixtureSameFamily(d.Categorical(logits=jnp.zeros(2)), c)  # noqa: E731
+
+    def mixture(c):
+        return d.MixtureSameFamily(d.Categorical(logits=jnp.zeros(2)), c)
+
     structures = {
         "Independent ‖ Independent": lambda: (d.Independent(a, 1), d.Independent(b, 1)),
         "Independent ‖ multivariate normal": lambda: (d.Independent(a, 1), full),
@@ -196,7 +199,10 @@ def _tfp() -> Library:
     a, b = (d.Normal(*map(jnp.array, v)) for v in VECTORS)
     x, y = d.Normal(0.3, 1.2), d.Normal(-0.8, 0.5)
     full = d.MultivariateNormalTriL(jnp.zeros(2), jnp.array([[1.1, 0.0], [0.4, 0.8]]))
-    mixture = lambda c: d.MixtureSameFamily(d.Categorical(logits=jnp.zeros(2)), c)  # noqa: E731
+
+    def mixture(c):
+        return d.MixtureSameFamily(d.Categorical(logits=jnp.zeros(2)), c)
+
     structures = {
         "Independent ‖ Independent": lambda: (d.Independent(a, 1), d.Independent(b, 1)),
         "Independent ‖ multivariate normal": lambda: (d.Independent(a, 1), full),
@@ -250,7 +256,10 @@ def _numpyro() -> Library:
     x, y = d.Normal(0.3, 1.2), d.Normal(-0.8, 0.5)
     full = d.MultivariateNormal(jnp.zeros(2), scale_tril=jnp.array([[1.1, 0.0], [0.4, 0.8]]))
     exp = d.transforms.ExpTransform()
-    mixture = lambda c: d.MixtureSameFamily(d.Categorical(logits=jnp.zeros(2)), c)  # noqa: E731
+
+    def mixture(c):
+        return d.MixtureSameFamily(d.Categorical(logits=jnp.zeros(2)), c)
+
     structures = {
         "Independent ‖ Independent": lambda: (a.to_event(1), b.to_event(1)),
         "Independent ‖ multivariate normal": lambda: (a.to_event(1), full),
@@ -295,7 +304,10 @@ def _torch() -> Library:
     x, y = d.Normal(0.3, 1.2), d.Normal(-0.8, 0.5)
     full = d.MultivariateNormal(torch.zeros(2), scale_tril=t([[1.1, 0.0], [0.4, 0.8]]))
     exp = d.transforms.ExpTransform()
-    mixture = lambda c: d.MixtureSameFamily(d.Categorical(logits=torch.zeros(2)), c)  # noqa: E731
+
+    def mixture(c):
+        return d.MixtureSameFamily(d.Categorical(logits=torch.zeros(2)), c)
+
     structures = {
         "Independent ‖ Independent": lambda: (d.Independent(a, 1), d.Independent(b, 1)),
         "Independent ‖ multivariate normal": lambda: (d.Independent(a, 1), full),

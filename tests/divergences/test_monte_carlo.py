@@ -336,6 +336,22 @@ REFUSED = [
         "choice of a component",
     ),
     (lambda k: vk.estimate_kl(k, normal(0.0), normal(1.0), num_samples=9, gradient="score"), TypeError, "kl.score"),
+    (
+        lambda k: vk.estimate_kl(k, tfd.GeneralizedPareto(jnp.zeros(2), 1.0, 0.1), normal(jnp.zeros(3)), num_samples=9),
+        ValueError,
+        r"broadcasts with \(2,\) of p, got \(3,\)",
+    ),
+    (
+        lambda k: vk.estimate_kl(
+            k,
+            normal(0.0),
+            normal(1.0),
+            num_samples=9,
+            draws=dv.Importance(distrax.MultivariateNormalDiag(jnp.zeros(2))),
+        ),
+        ValueError,
+        r"draws.proposal: expected events of shape \(\)",
+    ),
     (lambda k: vk.estimate_kl(k, normal(0.0), normal(1.0), num_samples=9, draws="qmc"), TypeError, "Antithetic"),
     (
         lambda k: vk.estimate_divergence(k, normal(0.0), normal(1.0), dv.Hellinger, num_samples=9),

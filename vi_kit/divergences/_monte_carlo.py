@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vi_kit import kl
 from vi_kit._estimate import Estimate
@@ -19,6 +20,7 @@ from vi_kit.divergences._door import name_of, prepare, refuse_bad_parameters
 from vi_kit.divergences._draws import Draws, Importance
 from vi_kit.divergences._sampling import (
     as_the_libraries_expect,
+    batch_shape_of,
     carries_gradient,
     family_of,
     obstacles,
@@ -201,6 +203,13 @@ def _check_distributions(p: Any, q: Any) -> None:
     shapes = [s if s is None or isinstance(s, dict) else tuple(s) for s in shapes]
     if None not in shapes and str(shapes[0]) != str(shapes[1]) and not any(map(_has_parts, shapes)):
         raise ValueError(f"q: expected events of shape {shapes[0]} as p has, got {shapes[1]}")
+    batches = [batch_shape_of(x, family_of(x)) for x in objects]
+    try:
+        np.broadcast_shapes(*batches)
+    except ValueError:
+        raise ValueError(
+            f"q: expected a batch shape that broadcasts with {batches[0]} of p, got {batches[1]}"
+        ) from None
 
 
 def _has_parts(shape: Any) -> bool:
