@@ -20,6 +20,7 @@ class FamilyRow(NamedTuple):
     gaussian: bool = True
     matrix_scale: bool = False  # whether `init(scale=)` takes a lower factor
     couples: float = 0.0  # correlations that `init` begins with, at most
+    normal_base: bool = True  # whether a draw is a function of standard normals
 
 
 FAMILIES = {

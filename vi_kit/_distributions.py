@@ -31,9 +31,8 @@ with warnings.catch_warnings():
 _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 
 
-def _standard_normal(key: KeyArray, like: Event) -> tuple[Event, Scalar]:
-    noise = jax.random.normal(key, like.shape, like.dtype)
-    return noise, -0.5 * jnp.sum(noise * noise) - like.shape[0] * _HALF_LOG_TWO_PI
+def _log_standard_normal(noise: Event) -> Scalar:
+    return -0.5 * jnp.sum(noise * noise) - noise.shape[0] * _HALF_LOG_TWO_PI
 
 
 class DiagonalNormal(distrax.MultivariateNormalDiag):  # type: ignore[misc]
@@ -46,8 +45,17 @@ class DiagonalNormal(distrax.MultivariateNormalDiag):  # type: ignore[misc]
         """Draw one event with its log density (several, where `sample_shape` is given)."""
         if sample_shape != ():
             return super().sample_and_log_prob(seed=seed, sample_shape=sample_shape)  # type: ignore[no-any-return]
-        noise, log_density = _standard_normal(seed, self.loc)
-        return self.loc + self.scale_diag * noise, log_density - jnp.sum(jnp.log(self.scale_diag))
+        noise = jax.random.normal(seed, self.loc.shape, self.loc.dtype)
+        return self.from_base(noise), _log_standard_normal(noise) - jnp.sum(jnp.log(self.scale_diag))
+
+    @property
+    def num_base(self) -> int:
+        """Standard normals that a draw is made of."""
+        return int(self.loc.shape[0])
+
+    def from_base(self, noise: Event) -> Event:
+        """Return the draw that these standard normals make."""
+        return self.loc + self.scale_diag * noise  # type: ignore[no-any-return]
 
     def std(self) -> Event:
         """Marginal standard deviations."""
@@ -61,8 +69,18 @@ class TriangularNormal(distrax.MultivariateNormalTri):  # type: ignore[misc]
         """Draw one event with its log density (several, where `sample_shape` is given)."""
         if sample_shape != ():
             return super().sample_and_log_prob(seed=seed, sample_shape=sample_shape)  # type: ignore[no-any-return]
-        noise, log_density = _standard_normal(seed, self.loc)
-        return self.loc + self.scale_tri @ noise, log_density - jnp.sum(jnp.log(jnp.diagonal(self.scale_tri)))
+        noise = jax.random.normal(seed, self.loc.shape, self.loc.dtype)
+        log_determinant = jnp.sum(jnp.log(jnp.diagonal(self.scale_tri)))
+        return self.from_base(noise), _log_standard_normal(noise) - log_determinant
+
+    @property
+    def num_base(self) -> int:
+        """Standard normals that a draw is made of."""
+        return int(self.loc.shape[0])
+
+    def from_base(self, noise: Event) -> Event:
+        """Return the draw that these standard normals make."""
+        return self.loc + self.scale_tri @ noise  # type: ignore[no-any-return]
 
     def std(self) -> Event:
         """Marginal standard deviations."""
@@ -143,16 +161,26 @@ class LowRankNormal:
         squares = jnp.sum(rest * rest) + jnp.sum(weights * weights)
         return -0.5 * squares - self._half_log_determinant(inner) - y.shape[0] * _HALF_LOG_TWO_PI
 
-    def _whitened(self, key: KeyArray) -> Event:
-        own_key, shared_key = jax.random.split(key)
-        own = jax.random.normal(own_key, self.loc.shape, self.loc.dtype)
-        shared = jax.random.normal(shared_key, self.coupling.shape[1:], self.loc.dtype)
-        return own + _matmul(self.coupling, shared)
+    def _whitened(self, noise: Float[Array, " num_base"]) -> Event:
+        dim = self.loc.shape[0]
+        return noise[:dim] + _matmul(self.coupling, noise[dim:])
+
+    def _noise(self, key: KeyArray) -> Float[Array, " num_base"]:
+        return jax.random.normal(key, (self.num_base,), self.loc.dtype)
+
+    @property
+    def num_base(self) -> int:
+        """Standard normals that a draw is made of: dim + rank."""
+        return int(sum(self.coupling.shape))
+
+    def from_base(self, noise: Float[Array, " num_base"]) -> Event:
+        """Return the draw that these standard normals make."""
+        return self.loc + self.scale_diag * self._whitened(noise)
 
     def sample(self, *, seed: KeyArray, sample_shape: Any = ()) -> Any:
         """Draw one event (several, where `sample_shape` is given)."""
         if sample_shape == ():
-            return self.loc + self.scale_diag * self._whitened(seed)
+            return self.from_base(self._noise(seed))
         shape = (sample_shape,) if isinstance(sample_shape, int) else tuple(sample_shape)
         flat = jax.vmap(lambda k: self.sample(seed=k))(jax.random.split(seed, math.prod(shape)))
         return flat.reshape(*shape, *self.event_shape)
@@ -168,7 +196,7 @@ class LowRankNormal:
 
     def sample_and_log_prob(self, *, seed: KeyArray) -> tuple[Event, Scalar]:
         """Draw one event with its log density."""
-        y = self._whitened(seed)
+        y = self._whitened(self._noise(seed))
         return self.loc + self.scale_diag * y, self._log_prob_of_whitened(y)
 
     def mean(self) -> Event:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from vi_kit._estimate import Estimate as Estimate
 from vi_kit._target import Event as Event
@@ -43,6 +43,18 @@ class Distribution(Protocol):
 
     def std(self) -> Event:
         """Marginal standard deviations."""
+
+
+@runtime_checkable
+class NormalBase(Protocol):
+    """What a distribution offers besides where a draw is a function of standard normals, for other base draws."""
+
+    @property
+    def num_base(self) -> int:
+        """Standard normals that a draw is made of."""
+
+    def from_base(self, noise: Float[Array, " num_base"], /) -> Event:
+        """Return the draw that these standard normals make; `sample` is this of independent ones."""
 
 
 @runtime_checkable

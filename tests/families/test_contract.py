@@ -8,6 +8,8 @@ from registry import DIM, FAMILIES
 from scipy import stats
 from statistical import assert_mean, assert_same_distribution, expect_rejection
 
+from vi_kit._types import NormalBase
+
 MEAN = np.array([0.5, -1.0])
 DEVIATIONS = np.array([0.7, 1.6])
 FACTOR = np.array([[0.8, 0.0], [-0.6, 1.3]])
@@ -147,6 +149,20 @@ def test_sample_and_its_joint_form_give_the_same_draw(drawn):
     z, log_q = row.family.dist(params).sample_and_log_prob(seed=jax.random.clone(key))
     np.testing.assert_allclose(row.family.dist(params).sample(seed=key), z, rtol=1e-6)
     np.testing.assert_allclose(row.family.dist(params).log_prob(z), log_q, rtol=1e-5)
+
+
+@families
+def test_draws_are_functions_of_their_base_normals(row, key):
+    """Where q says so: the same key gives the same draw, and the noise is standard normal."""
+    q = row.family.dist(build(row)[0])
+    assert isinstance(q, NormalBase) == row.normal_base
+    if not row.normal_base:
+        return
+    noise = jax.random.normal(jax.random.clone(key), (q.num_base,))
+    z = q.from_base(noise)
+    np.testing.assert_allclose(q.sample(seed=key), z, rtol=1e-6)
+    moved = jax.vmap(q.from_base)(noise[None] + jnp.eye(q.num_base))  # every number of the noise matters
+    assert np.all(np.any(np.abs(moved - z[None]) > 1e-6, axis=1))
 
 
 @families
