@@ -1,5 +1,6 @@
 """What is refused, in one sentence each, and what is compiled once."""
 
+import dataclasses
 import subprocess
 import sys
 import textwrap
@@ -16,6 +17,7 @@ import tensorflow_probability.substrates.jax as tfp
 import vi_kit as vk
 from vi_kit.divergences import _registered
 from vi_kit.divergences import distributions as d
+from vi_kit.divergences._table import RULES
 
 tfd = tfp.distributions
 kl = vk.kl_divergence
@@ -144,6 +146,21 @@ def test_traced_parameters_out_of_range_give_nan():
     found = jax.jit(lambda s: kl(d.Normal(jnp.zeros(2), s), STANDARD))(jnp.array([1.0, -1.0]))
     np.testing.assert_array_equal(np.isnan(found), [False, True])
     assert np.isnan(jax.jit(lambda h: kl(d.Uniform(1.0, h), d.Uniform(0.0, 2.0)))(0.5))
+
+
+def test_rules_that_check_their_parameters_give_nan_for_each_of_them():
+    """Values in and out of range, mixed on both sides at once: NaN where any is out of range, and only there."""
+    values = np.array([1.0, 2.0, 0.0, -1.0, np.inf, -np.inf, np.nan], np.float32)
+    rules = [rule for rule in RULES if rule.checked]
+    assert rules
+    for rule in rules:
+        names = [f.name for f in dataclasses.fields(rule.p)], [f.name for f in dataclasses.fields(rule.q)]
+        grid = np.meshgrid(*[values] * sum(map(len, names)), indexing="ij")
+        arrays = [jnp.asarray(g.ravel()) for g in grid]
+        p = rule.p(**dict(zip(names[0], arrays[: len(names[0])], strict=True)))
+        q = rule.q(**dict(zip(names[1], arrays[len(names[0]) :], strict=True)))
+        found = jax.jit(kl)(p, q)
+        np.testing.assert_array_equal(np.isnan(found), ~np.asarray(p.is_valid() & q.is_valid()))
 
 
 def test_fresh_objects_and_other_values_compile_nothing(compiles):

@@ -1,12 +1,15 @@
 """kl_divergence: closed forms against the textbook in double precision, and a plain refusal where there is none."""
 
 import distrax
+import jax
 import jax.numpy as jnp
+import mpmath as mp
 import numpy as np
 import pytest
 
 import vi_kit as vk
 
+TINY = 4 * float(np.finfo(np.float32).tiny)  # where slopes may be flushed to 0
 P_MEAN, Q_MEAN = np.array([0.3, -1.0]), np.array([0.5, 0.5])
 P_SD, Q_SD = np.array([0.7, 2.0]), np.array([1.5, 0.4])
 P_FACTOR, Q_FACTOR = np.array([[1.2, 0.0], [0.5, 0.7]]), np.array([[0.6, 0.0], [-0.9, 1.1]])
@@ -66,6 +69,31 @@ def test_digits_survive_near_equality_at_any_scale(scale, change, scalar):
     a = np.log1p((np.float64(p_scale) - np.float64(q_scale)) / np.float64(q_scale))
     exact = sum((2 * a) ** k / np.prod(np.arange(1.0, k + 1)) for k in range(2, 12)) / 2
     np.testing.assert_allclose(found, exact, rtol=1e-5)
+
+
+def test_normals_of_any_ratio_and_their_gradients():
+    """Against 50 digits: across both branches of the scales' term, their seam, and scales near the ends of float32."""
+    ratios = [1 + s * e for e in (1e-6, 1e-3, 0.1, 0.28, 0.2853, 0.29, 0.5, 0.99) for s in (-1, 1)]
+    ratios += [1.0, 0.22178, 0.2217, 3.0, 1e3, 1e-3, 1e8, 1e-18]
+    scales = np.array([1.0, 1e-18, 1e18], np.float32)
+    q_scale = np.repeat(scales, len(ratios)).astype(np.float32)
+    p_scale = (q_scale * np.tile(ratios, len(scales))).astype(np.float32)
+    p_loc, q_loc = (0.75 * q_scale).astype(np.float32), (-0.5 * q_scale).astype(np.float32)
+    p_scale, q_scale = np.append(p_scale, np.float32(1.5e38)), np.append(q_scale, np.float32(1e38))
+    p_loc, q_loc = np.append(p_loc, np.float32(0)), np.append(q_loc, np.float32(0))
+
+    def kl(*given):
+        return vk.kl_divergence(distrax.Normal(*given[:2]), distrax.Normal(*given[2:]))
+
+    given = p_loc, p_scale, q_loc, q_scale
+    found, gradients = kl(*given), jax.grad(lambda x: jnp.sum(kl(*x)))(given)
+    with mp.workdps(50):
+        for i, (a, s, b, t) in enumerate(zip(*([mp.mpf(float(v)) for v in x] for x in given), strict=True)):
+            exact = mp.log(t / s) + (s * s + (a - b) ** 2) / (2 * t * t) - mp.mpf(1) / 2
+            slopes = [(a - b) / t**2, s / t**2 - 1 / s, (b - a) / t**2, 1 / t - (s * s + (a - b) ** 2) / t**3]
+            np.testing.assert_allclose(found[i], float(exact), rtol=3e-6)
+            for slope, expected in zip(gradients, slopes, strict=True):
+                np.testing.assert_allclose(slope[i], float(expected), rtol=3e-6, atol=TINY)
 
 
 def test_scalar_normals_are_elementwise():

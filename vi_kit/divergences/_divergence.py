@@ -19,6 +19,7 @@ from vi_kit.divergences._door import prepare, refuse_bad_parameters, refuse_no_c
 from vi_kit.divergences._kl import kl_divergence, kl_of_families
 from vi_kit.divergences._rules import NoClosedForm, Rule
 from vi_kit.divergences._structure import STRUCTURES, Structure
+from vi_kit.divergences._support import nan_unless_valid
 
 
 def divergence(p: Any, q: Any, kind: kinds.Kind) -> Float[Array, "..."]:
@@ -81,9 +82,7 @@ def divergence_of_families(p: d.Distribution, q: d.Distribution, kind: kinds.Kin
     function = CLOSED_FORMS.get(type(kind))
     if function is None:
         raise NoClosedForm(f"a {type(kind).__name__} is only estimated")
-    value = function(p, q, kind)
-    valid = jnp.broadcast_to(p.is_valid(), value.shape) & jnp.broadcast_to(q.is_valid(), value.shape)
-    return jnp.where(valid, value, jnp.full_like(value, jnp.nan))
+    return nan_unless_valid(function(p, q, kind), p, q)
 
 
 def renyi_of_families(p: d.Distribution, q: d.Distribution, alpha: float) -> Array:

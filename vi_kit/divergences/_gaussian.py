@@ -19,34 +19,47 @@ from vi_kit.kl._low_rank import low_rank as kl_low_rank
 
 
 def normal_normal(p: Normal, q: Normal) -> Array:
-    """Return KL between normals."""
-    shift = (p.loc - q.loc) / q.scale
-    return 0.5 * (_scale_term(p.scale, q.scale) + shift * shift)
+    """Return KL between normals, NaN where a parameter is out of range."""
+    return _normal(p.loc, p.scale, q.loc, q.scale)
 
 
+# One rule for the value and one for its tangent, with few operations and few arrays in between: on a CPU they cost.
 @jax.custom_jvp
+def _normal(p_loc: Array, p_scale: Array, q_loc: Array, q_scale: Array) -> Array:
+    shift = (p_loc - q_loc) / q_scale
+    value = _scale_term(p_scale, q_scale) + 0.5 * (shift * shift)
+    return jnp.where(jnp.isfinite(p_loc) & jnp.isfinite(q_loc), value, jnp.full_like(value, jnp.nan))
+
+
+@_normal.defjvp
+def _normal_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    p_loc, p_scale, q_loc, q_scale = primals
+    to_p_loc, to_p_scale, to_q_loc, to_q_scale = tangents
+    shift, relative = (p_loc - q_loc) / q_scale, (p_scale - q_scale) / q_scale
+    excess = relative * (2 + relative)
+    tangent = (shift * (to_p_loc - to_q_loc)) / q_scale
+    tangent += (excess * to_p_scale) / p_scale - ((excess + shift * shift) * to_q_scale) / q_scale
+    return _normal(*primals), tangent
+
+
 def _scale_term(p: Array, q: Array) -> Array:
-    """Return r² − 1 − log r² ≥ 0 of r = p/q without cancellation: with u = (r − 1)/(r + 1), log r² = 4 artanh u."""
+    """Return (r² − 1) / 2 − log r ≥ 0 of r = p/q without cancellation: with u = (r − 1)/(r + 1), log r = 2 artanh u.
+
+    NaN where p or q is not positive and finite.
+    """
     gap = p - q
     relative, u = gap / q, gap / (p + q)
-    square = u * u
-    series = jnp.zeros_like(u)  # (artanh u − u) / u³
-    for k in reversed(range(8 if u.dtype.itemsize > 4 else 3)):
-        series = 1 / (2 * k + 3) + square * series
-    near = relative * relative * (2 - u) - 4 * (u * square) * series
-    far = relative * (2 + relative) - 4 * jnp.log(jnp.sqrt(p) / jnp.sqrt(q))  # the ratio itself may overflow
-    return jnp.where(jnp.abs(u) < 0.125, near, far)
-
-
-@_scale_term.defjvp
-def _scale_term_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    p, q = primals
-    return _scale_term(p, q), 2 * _square_less_one(p, q) * (tangents[0] / p - tangents[1] / q)
-
-
-def _square_less_one(p: Array, q: Array) -> Array:
-    relative = (p - q) / q
-    return relative * (2 + relative)
+    half, square = 0.5 * (relative * relative), u * u
+    if u.dtype.itemsize > 4:
+        series = jnp.zeros_like(u)  # 2 (artanh u − u) / u³
+        for k in reversed(range(8)):
+            series = 2 / (2 * k + 3) + square * series
+    else:
+        series = 2 / 3 + square * 0.4033  # 2/5 and what the terms left out add
+    near = half * (2 - u) - (u * square) * series
+    # The ratio itself may overflow, and 0 / 0 is wanted where p is 0.
+    far = relative + half - 2 * jnp.log(p / (jnp.sqrt(p) * jnp.sqrt(q)))
+    return jnp.where((square < 0.0156) & (q > 0), near, far)
 
 
 def multivariate_normal(p: MultivariateNormal, q: MultivariateNormal) -> Array:

@@ -22,7 +22,7 @@ from vi_kit.divergences._door import (
 from vi_kit.divergences._points import from_point
 from vi_kit.divergences._registered import opened, registered, registered_parts
 from vi_kit.divergences._rules import NoClosedForm
-from vi_kit.divergences._support import excludes, infinite
+from vi_kit.divergences._support import excludes, infinite, nan_unless_valid
 from vi_kit.divergences._table import RULES
 from vi_kit.divergences.distributions import Deterministic, Distribution
 
@@ -71,8 +71,9 @@ def kl_divergence(p: Any, q: Any) -> Float[Array, "..."]:
 def kl_of_families(p: Distribution, q: Distribution) -> Array:
     """Return KL between two families with parameters: what `kl_divergence` compiles."""
     value = compare(p, q, RULES, _fallback)
-    valid: Array = jnp.broadcast_to(p.is_valid(), value.shape) & jnp.broadcast_to(q.is_valid(), value.shape)
-    return jnp.where(valid, value, jnp.full_like(value, jnp.nan))
+    if any(rule.checked and (type(p), type(q)) == (rule.p, rule.q) for rule in RULES):
+        return value
+    return nan_unless_valid(value, p, q)
 
 
 _jitted = jax.jit(kl_of_families)

@@ -26,6 +26,7 @@ class Rule:
         formula: the mathematics in one line, for the documentation.
         shared: parameters that must be equal on both sides for there to be a closed form.
         method: how the value is found.
+        checked: whether the function itself gives NaN where parameters are out of range: none looks at them again.
     """
 
     p: type[Distribution]
@@ -34,6 +35,7 @@ class Rule:
     formula: str
     shared: tuple[str, ...] = ()
     method: str = "closed form"
+    checked: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
+
+from vi_kit.divergences.distributions import Distribution
 
 # p's support -> supports of q that leave some of it out, whatever the parameters.
 EXCLUDED: dict[str, frozenset[str]] = {
@@ -33,6 +35,15 @@ def excludes(p: str, q: str) -> bool:
     return q in EXCLUDED.get(p, frozenset())
 
 
+def nan_unless_valid(value: Array, *distributions: Distribution) -> Array:
+    """Return the value, NaN where a distribution's parameters are out of range.
+
+    By adding 0 or NaN: selecting would hold the gradient's cotangents back for a pass of their own.
+    """
+    valid = functools.reduce(jnp.logical_and, (jnp.broadcast_to(d.is_valid(), value.shape) for d in distributions))
+    return value + jnp.where(valid, jnp.zeros_like(value), jnp.nan)
+
+
 @jax.custom_jvp
 def infinite(parameters: Any, like: Array) -> Array:
     """Return +inf, whatever the parameters; the gradient is NaN: no change of them makes it finite."""
@@ -45,7 +56,7 @@ def _infinite_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     return jnp.full_like(like, jnp.inf), nan_tangent(tangents[0], like)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def without_gradient(message: str, parameters: Any, value: Array) -> Array:
     """Return the value; a derivative by these parameters is refused as it is traced: the means at hand have none."""
     return value

@@ -82,7 +82,7 @@ from vi_kit.divergences.distributions import (
 
 RULES: tuple[Rule, ...] = (
     # Gaussians
-    Rule(Normal, Normal, gaussian.normal_normal, "½[e^{2a} − 1 − 2a + (Δm/s_q)²], a = log(s_p/s_q)"),
+    Rule(Normal, Normal, gaussian.normal_normal, "½[e^{2a} − 1 − 2a + (Δm/s_q)²], a = log(s_p/s_q)", checked=True),
     Rule(
         MultivariateNormal, MultivariateNormal, gaussian.multivariate_normal, "½[‖M‖² − d − 2 log det M + ‖L_q⁻¹Δm‖²]"
     ),

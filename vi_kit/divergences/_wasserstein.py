@@ -13,6 +13,7 @@ from vi_kit.divergences._compare import compare
 from vi_kit.divergences._door import prepare, refuse_bad_parameters
 from vi_kit.divergences._rules import NoClosedForm, Rule
 from vi_kit.divergences._structure import independent
+from vi_kit.divergences._support import nan_unless_valid
 from vi_kit.divergences.distributions import Distribution, Independent, MultivariateNormal, Normal
 
 
@@ -92,8 +93,7 @@ def _evaluate(function: str, p: Any, q: Any) -> Array:
 @jax.jit
 def _jitted(p: Distribution, q: Distribution) -> Array:
     value = compare(p, q, RULES, lambda a, b: None, {(Independent, Independent): independent})
-    valid = jnp.broadcast_to(p.is_valid(), value.shape) & jnp.broadcast_to(q.is_valid(), value.shape)
-    return jnp.where(valid, value, jnp.full_like(value, jnp.nan))
+    return nan_unless_valid(value, p, q)
 
 
 def _normal(p: Normal, q: Normal) -> Array:

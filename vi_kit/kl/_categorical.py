@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from vi_kit.kl._compensated import log_ratio
-from vi_kit.kl._core import Axes, Parts, compare, divergence, project, rows
+from vi_kit.kl._core import Axes, Parts, center, compare, divergence, rows
 from vi_kit.kl._inputs import broadcast_shapes, floats
 from vi_kit.kl._probabilities import probability_rows
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # jaxtyping would be most of what importing `vi_kit.kl` costs
 
 def evaluate(parts: Parts, parameter: Any, axes: Axes) -> tuple[Array, Array, Array]:
     """KL(p‖q), p (log p/q − KL) and q − p."""
-    return parts.kl, project(parts.p, parts.p * parts.gap, axes), parts.difference
+    return parts.kl, center(parts.p, parts.p * parts.gap, axes), parts.difference
 
 
 def categorical(

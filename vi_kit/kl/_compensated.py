@@ -22,7 +22,7 @@ def log_ratio(p: Float[Array, "..."], q: Float[Array, "..."]) -> Float[Array, ".
 
 def series(x: Float[Array, "..."], first: int = 2) -> Float[Array, "..."]:
     """Return Σ_{k ≥ first} xᵏ/k!, rounded right for |x| ≤ 1."""
-    last = 12 if x.dtype.itemsize <= 4 else 20
+    last = 11 if x.dtype.itemsize <= 4 else 20
     total = jnp.full_like(x, 1 / math.factorial(last))
     for k in range(last - 1, first - 1, -1):
         total = 1 / math.factorial(k) + x * total

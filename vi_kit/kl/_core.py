@@ -211,7 +211,7 @@ def compare(t: Array, s: Array, h: Array | None, scale: Array, axes: Axes) -> Pa
 Evaluate = Callable[[Parts, Any, Axes], tuple[Any, Any, Any]]
 
 
-def project(p: Array, slope: Array, axes: Axes) -> Array:
+def center(p: Array, slope: Array, axes: Axes) -> Array:
     """Return slope − p·Σ slope: the gradient to logits from p times the gradient to p.
 
     Where a row's divergence is infinite so is its gradient: +∞ at the classes that make it so, −∞ at the others.
@@ -219,10 +219,18 @@ def project(p: Array, slope: Array, axes: Axes) -> Array:
     total = jnp.sum(slope, axis=axes, keepdims=True)
     infinite = total == jnp.inf
     finite = jnp.where(infinite, jnp.zeros_like(slope), slope - p * jnp.where(infinite, jnp.zeros_like(total), total))
-    # What rounding left of their sum belongs to the likeliest class, whose slope nearly cancels.
-    finite = finite - p * jnp.sum(finite, axis=axes, keepdims=True)
     downward = jnp.where(p > 0, jnp.full_like(p, -jnp.inf), jnp.zeros_like(p))
     return jnp.where(infinite, jnp.where(slope == jnp.inf, slope, downward), finite)
+
+
+def project(p: Array, slope: Array, axes: Axes) -> Array:
+    """Return `center` for slopes whose sum is not near 0.
+
+    What rounding leaves of the result's sum belongs to the likeliest class, whose slope nearly cancels.
+    """
+    centered = center(p, slope, axes)
+    left = jnp.sum(centered, axis=axes, keepdims=True)
+    return jnp.where(jnp.isfinite(left), centered - p * left, centered)
 
 
 def divergence(evaluate: Evaluate, rows: Rows, parameter: Any = (), difference: Array | None = None) -> Array:
