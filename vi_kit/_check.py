@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vi_kit._nonfinite import explain_nonfinite, named
 from vi_kit._types import KeyArray, Target, check_key
-from vi_kit.diagnostics._draws import element_labels
 
 # Whole names only: `sex` is no standard error, and `std_income` may be a standardized covariate.
 _SCALE_NAME = re.compile(
@@ -94,7 +94,7 @@ def check(key: KeyArray, target: Target, *, num_points: int = 16) -> Check:
         problems.append(explain_nonfinite(target, jnp.zeros(target.dim)))
     elif not np.isfinite(gradients[0]).all():
         problems.append(
-            f"the gradient of log_density is not finite at the start, for {_named(target, ~np.isfinite(gradients[0]))}"
+            f"the gradient of log_density is not finite at the start, for {named(target, ~np.isfinite(gradients[0]))}"
         )
     largest = np.abs(values[np.isfinite(values)]).max(initial=0.0)
     if (resolution := np.finfo(values.dtype).eps * largest) > 0.1:
@@ -112,14 +112,14 @@ def check(key: KeyArray, target: Target, *, num_points: int = 16) -> Check:
     flat = (gradients[usable] == 0).all(axis=0) if usable.any() else np.zeros(target.dim, bool)
     if flat.any():
         problems.append(
-            f"the log density does not depend on {_named(target, flat)}: its posterior is flat there and cannot be "
+            f"the log density does not depend on {named(target, flat)}: its posterior is flat there and cannot be "
             "normalized"
         )
     round_trip = jax.device_get(jax.vmap(lambda z: target.unconstrain(target.constrain(z)))(points))
     drift = np.abs(round_trip - points).max(axis=0)
     if (drift > 1e-2).any():
         warnings.append(
-            f"support loses digits for {_named(target, drift > 1e-2)}: constrain and back differs by {drift.max():.2g}"
+            f"support loses digits for {named(target, drift > 1e-2)}: constrain and back differs by {drift.max():.2g}"
         )
     return Check(not problems, tuple(problems), tuple(warnings), target.dim, str(values.dtype), seconds)
 
@@ -166,33 +166,6 @@ def _depends(jaxpr: Any) -> bool:
     return not hasattr(last, "val") and last in reached
 
 
-def explain_nonfinite(target: Target, z: Float[Array, " dim"]) -> str:
-    """Say where the log density is not finite and what in the data may be the reason."""
-    value = float(target.log_density(z))
-    likelihood, prior = float(target.log_likelihood(z)), float(target.log_prior(z))
-    term = "log_density"
-    if target.has_prior:
-        term = "the log prior" if not np.isfinite(prior) else "the log likelihood"
-        value = prior if not np.isfinite(prior) else likelihood
-    word = "NaN" if np.isnan(value) else "−∞" if value < 0 else "+∞"
-    names_and_values = zip(target.layout.names, jax.tree.leaves(target.constrain(z)), strict=True)
-    x = ", ".join(f"{name or 'x'} = {_short(leaf)}" for name, leaf in list(names_and_values)[:6])
-    bad = [
-        "data" + jax.tree_util.keystr(path)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(target.data)
-        if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(np.asarray(leaf)).all()
-    ]
-    because = f"; {', '.join(bad)} holds values that are not finite" if bad else ""
-    return f"{term} is {word} at the start ({x}){because}"
-
-
-def _short(value: Array) -> str:
-    numbers = [f"{number:.4g}" for number in np.asarray(value).reshape(-1)]
-    if np.ndim(value) == 0:
-        return numbers[0]
-    return f"[{', '.join(numbers[:3])}{', …' if len(numbers) > 3 else ''}]"
-
-
 def _data_reasons(target: Target) -> list[str]:
     reasons = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(target.data):
@@ -202,13 +175,3 @@ def _data_reasons(target: Target) -> list[str]:
         if array.dtype.kind in "fiu" and array.size and _SCALE_NAME.search(name) and array.min() <= 0:
             reasons.append(f"{name} should be positive, its smallest value is {array.min():g}")
     return reasons
-
-
-def _named(target: Target, flags: np.ndarray) -> str:
-    labels = [
-        label
-        for name, shape in zip(target.layout.names, target.layout.unconstrained_shapes, strict=True)
-        for label in element_labels(name or "x", shape)
-    ]
-    names = [label for label, flag in zip(labels, flags, strict=True) if flag]
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vi_kit._check import check_static, explain_nonfinite
+from vi_kit._check import check_static
 from vi_kit._environment import device, versions
+from vi_kit._nonfinite import explain_nonfinite, explain_steps
 from vi_kit._optimize import CAPACITY, LoopState, advance, begin
 from vi_kit._posterior import History, Posterior, make_posterior
 from vi_kit._progress import Progress, ProgressBar
@@ -37,7 +38,7 @@ _LEAST_ELBOS = 4
 _LEAST_ELBO_DRAWS = 16
 _ELBO_BUDGET = 0.1
 _LEAST_DRAWS = 25
-_MOST_NONFINITE = 100
+_MOST_NONFINITE = 25
 _NUM_DRAWS = 4_096
 
 Callback = Callable[[Progress], bool | None]
@@ -223,7 +224,8 @@ class _Run:
             self._estimate_elbo(key)
         recent = np.concatenate(self.finite[-_MOST_NONFINITE:])[-_MOST_NONFINITE:]
         if len(recent) == _MOST_NONFINITE and not recent.any():
-            self.stopped = f"{_MOST_NONFINITE} steps in a row were not finite"
+            why = explain_steps(jax.random.fold_in(key, self.done), self.target, self.algorithm, self.params)
+            self.stopped = f"{_MOST_NONFINITE} steps in a row were not finite: {why}"
         elbo = self.elbos[-1][1] if self.elbos else None
         loss = float(self.losses[-1][-1])
         now = Progress(self.done, self.num_steps, loss, elbo, self.seconds(), self.evaluations, self.params)
