@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array
 
 from vi_kit.divergences._dirichlet import beta_kl
+from vi_kit.divergences._power_spherical import nearest_fisher
 from vi_kit.divergences._special import is_wide
 from vi_kit.divergences.distributions import PowerSpherical, SphericalUniform, VonMises, VonMisesFisher
 
@@ -110,9 +111,8 @@ class _Sphere:
         nodes, weights = (jnp.asarray(x, old.dtype).reshape(-1, *(1,) * old.ndim) for x in (self.nodes, self.weights))
         return self.curvature(old[None] + nodes * (new - old)[None]), weights, weights * (1 - nodes)
 
-    def remainder(self, new: Array, old: Array) -> Array:
-        """Return A(new) − A(old) − (new − old) A′(old) ≥ 0."""
-        change = new - old
+    def remainder(self, new: Array, old: Array, change: Array) -> Array:
+        """Return A(new) − A(old) − change · A′(old) ≥ 0."""
         curvatures, _, weights = self.between(new, old)
         n, rho, rho_new = self.top, jnp.sqrt(self.top**2 + old * old), jnp.sqrt(self.top**2 + new * new)
         excess, ratios = self.slope(old)
@@ -121,33 +121,26 @@ class _Sphere:
         far = change * (excess / ratios[-1] - slack) + self._growth(new, old)
         return jnp.where(self.is_near(new, old), jnp.sum(weights * curvatures, axis=0) * change * change, far)
 
-    def slope_change(self, new: Array, old: Array) -> Array:
+    def slope_change(self, new: Array, old: Array, change: Array) -> Array:
         """Return A′(new) − A′(old)."""
         curvatures, weights, _ = self.between(new, old)
         (excess, ratios), (excess_new, ratios_new) = self.slope(old), self.slope(new)
         far = excess / ratios[-1] - excess_new / ratios_new[-1]
-        return jnp.where(self.is_near(new, old), jnp.sum(weights * curvatures, axis=0) * (new - old), far)
-
-    def above_line(self, k: Array, slack: Array) -> Array:
-        """Return A(κ) − (1 − slack) κ, with the digits of a small slack at a large κ."""
-        zero = jnp.zeros_like(k)
-        n, rho = self.top, jnp.sqrt(self.top**2 + k * k)
-        far = k * slack + (n * n / (rho + k) - n) + self._growth(k, zero)
-        return jnp.where(k < self.reach / 2, _remainder(self.dim, k, zero) - (1 - slack) * k, far)
+        return jnp.where(self.is_near(new, old), jnp.sum(weights * curvatures, axis=0) * change, far)
 
 
 # Their derivatives are known better, and compiled faster, than those of the recurrences.
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _remainder(dim: int, new: Array, old: Array) -> Array:
-    return _Sphere(dim, new).remainder(new, old)
+def _remainder(dim: int, new: Array, old: Array, change: Array) -> Array:
+    return _Sphere(dim, new).remainder(new, old, change)
 
 
 @_remainder.defjvp
 def _remainder_jvp(dim: int, primals: Any, tangents: Any) -> tuple[Array, Array]:
-    new, old = primals
+    new, old, change = primals  # the change is known better than the difference, and counts once
     sphere = _Sphere(dim, new)
-    slopes = sphere.slope_change(new, old), (old - new) * sphere.curvature(old)
-    return _remainder(dim, new, old), slopes[0] * tangents[0] + slopes[1] * tangents[1]
+    slopes = sphere.slope_change(new, old, change), -change * sphere.curvature(old)
+    return _remainder(dim, *primals), slopes[0] * tangents[0] + slopes[1] * tangents[1]
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -163,7 +156,8 @@ def _mean_length_jvp(dim: int, primals: Any, tangents: Any) -> tuple[Array, Arra
 def _fisher(p_concentration: Array, q_concentration: Array, turn: Array, dim: int) -> Array:
     """Return KL between von Mises–Fisher distributions; `turn` is 1 less the cosine of the angle between them."""
     turned = q_concentration * _mean_length(dim, p_concentration) * turn
-    return _remainder(dim, q_concentration, p_concentration) + turned
+    change = q_concentration - p_concentration
+    return _remainder(dim, q_concentration, p_concentration, change) + turned
 
 
 def _turn(p: VonMisesFisher | PowerSpherical, q: VonMisesFisher) -> Array:
@@ -184,12 +178,12 @@ def von_mises_fisher(p: VonMisesFisher, q: VonMisesFisher) -> Array:
 
 def von_mises_fisher_uniform(p: VonMisesFisher, q: SphericalUniform) -> Array:
     """Return KL of a von Mises–Fisher distribution from the uniform one."""
-    return _remainder(q.dim, jnp.zeros_like(p.concentration), p.concentration)
+    return _remainder(q.dim, jnp.zeros_like(p.concentration), p.concentration, -p.concentration)
 
 
 def uniform_von_mises_fisher(p: SphericalUniform, q: VonMisesFisher) -> Array:
     """Return KL of the uniform distribution from a von Mises–Fisher one."""
-    return _remainder(p.dim, q.concentration, jnp.zeros_like(q.concentration))
+    return _remainder(p.dim, q.concentration, jnp.zeros_like(q.concentration), q.concentration)
 
 
 def _power(p: Array, q: Array, dim: int) -> Array:
@@ -214,12 +208,13 @@ def uniform_power_spherical(p: SphericalUniform, q: PowerSpherical) -> Array:
 
 
 def power_spherical_von_mises_fisher(p: PowerSpherical, q: VonMisesFisher) -> Array:
-    """Return KL of a power spherical distribution from a von Mises–Fisher one, by way of the uniform one."""
+    """Return KL of a power spherical distribution from a von Mises–Fisher one, by way of the nearest such one."""
     dim = p.mean_direction.shape[-1]
-    slack = (dim - 1) / (p.concentration + (dim - 1))  # 1 less the mean length
-    turned = q.concentration * (1 - slack) * _turn(p, q)
-    uniform = _power(p.concentration, jnp.zeros_like(p.concentration), dim)
-    return uniform + _Sphere(dim, q.concentration).above_line(q.concentration, slack) + turned
+    length = p.concentration / (p.concentration + (dim - 1))
+    half, nearest = p.concentration / 2, nearest_fisher(p.concentration, dim)
+    change = (q.concentration - half) - nearest.excess
+    beyond = _remainder(dim, q.concentration, half + nearest.excess, change)
+    return nearest.kl + (beyond + q.concentration * length * _turn(p, q))
 
 
 def uniform_as_von_mises_fisher(p: SphericalUniform) -> VonMisesFisher:
