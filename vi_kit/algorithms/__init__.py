@@ -4,3 +4,5 @@ from vi_kit.algorithms._batch_and_match import BatchAndMatch as BatchAndMatch
 from vi_kit.algorithms._batch_and_match import BatchAndMatchState as BatchAndMatchState
 from vi_kit.algorithms._gradient_descent import GradientDescent as GradientDescent
 from vi_kit.algorithms._gradient_descent import GradientDescentState as GradientDescentState
+from vi_kit.algorithms._natural_gradient import NaturalGradient as NaturalGradient
+from vi_kit.algorithms._natural_gradient import NaturalGradientState as NaturalGradientState
