@@ -13,6 +13,7 @@ FULL, MEAN = vk.families.FullRank(3), vk.families.MeanField(3)
 # One row admits an algorithm of its own step (gradient descent has the whole of tests/test_optimize.py).
 ROWS = {
     "batch_and_match": vk.algorithms.BatchAndMatch(FULL),
+    "gaussian_score_matching": vk.algorithms.GaussianScoreMatching(FULL),
     "natural_gradient-full_rank": vk.algorithms.NaturalGradient(FULL),
     "natural_gradient-mean_field": vk.algorithms.NaturalGradient(MEAN),
 }

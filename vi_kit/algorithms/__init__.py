@@ -2,6 +2,8 @@
 
 from vi_kit.algorithms._batch_and_match import BatchAndMatch as BatchAndMatch
 from vi_kit.algorithms._batch_and_match import BatchAndMatchState as BatchAndMatchState
+from vi_kit.algorithms._gaussian_score_matching import GaussianScoreMatching as GaussianScoreMatching
+from vi_kit.algorithms._gaussian_score_matching import GaussianScoreMatchingState as GaussianScoreMatchingState
 from vi_kit.algorithms._gradient_descent import GradientDescent as GradientDescent
 from vi_kit.algorithms._gradient_descent import GradientDescentState as GradientDescentState
 from vi_kit.algorithms._natural_gradient import NaturalGradient as NaturalGradient

@@ -85,12 +85,12 @@ class NaturalGradient:
 
     Example:
         >>> import jax, jax.numpy as jnp, vi_kit as vk
-        >>> target = vk.make_target(lambda x: -0.5 * jnp.sum((x - 3.0) ** 2 / jnp.array([1.0, 0.04])), 2)
+        >>> target = vk.make_target(lambda x: -0.5 * jnp.sum((x - 3.0) ** 2 / jnp.array([1.0, 0.25])), 2)
         >>> algorithm = vk.algorithms.NaturalGradient(vk.families.FullRank(2))
         >>> start = algorithm.family.init(jax.random.key(0))
         >>> fit = vk.optimize(jax.random.key(1), target, algorithm, start, num_steps=2)
         >>> algorithm.family.dist(fit.params).std().round(3).tolist()
-        [1.0, 0.2]
+        [1.0, 0.5]
     """
 
     family: FullRank | MeanField
