@@ -18,7 +18,7 @@ LAYERS = [
     {"_static"},
     {"_target"},
     {"_types"},
-    {"_weights", "_distributions", "support"},
+    {"_weights", "_distributions", "_lattice", "support"},
     {"kl"},
     {"divergences", "targets", "families"},
     {"estimators"},

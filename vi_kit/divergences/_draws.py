@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from vi_kit import kl
+from vi_kit._lattice import shifted_lattice, to_unit
 from vi_kit._static import configuration, leaf
 from vi_kit._types import KeyArray, check_count
 from vi_kit.divergences._door import name_of
@@ -107,14 +108,6 @@ def _events(source: Source, found: FromUniforms, u: Array) -> Drawn:
     return drawn._replace(value=value)
 
 
-def _to_unit(bits: Array) -> Array:
-    """Return the middle of the cell that random bits name, inside (0, 1); 1 − u is exact too."""
-    dtype = jnp.result_type(float)
-    kept = 23 if dtype == jnp.float32 else 32
-    cell = jax.lax.shift_right_logical(bits, jnp.uint32(32 - kept)).astype(dtype)
-    return (cell + 0.5) * 2.0**-kept
-
-
 @configuration
 class Plain:
     """Independent draws."""
@@ -144,7 +137,7 @@ class Antithetic:
     def draw(self, key: KeyArray, index: Array, source: Source, layout: Layout) -> Drawn:
         """Return pairs."""
         found = _map(source, self)
-        u = _to_unit(jax.random.bits(jax.random.fold_in(key, index), (layout.block[0], found.dim), jnp.uint32))
+        u = to_unit(jax.random.bits(jax.random.fold_in(key, index), (layout.block[0], found.dim), jnp.uint32))
         return _events(source, found, jnp.stack([u, 1 - u], axis=1).reshape(-1, found.dim))
 
 
@@ -179,7 +172,7 @@ class Stratified:
         """Return rounds."""
         units, size = layout.block
         stratum_key, key = jax.random.split(jax.random.fold_in(key, index))
-        within = _to_unit(jax.random.bits(stratum_key, (units, size), jnp.uint32))
+        within = to_unit(jax.random.bits(stratum_key, (units, size), jnp.uint32))
         u = ((jnp.arange(size, dtype=within.dtype) + within) / size).reshape(-1)
         u = jnp.minimum(u, 1 - float(np.finfo(u.dtype).epsneg))  # the sum of two may be rounded to 1
         if is_mixture(source.distribution):
@@ -191,9 +184,6 @@ class Stratified:
                 f"{name_of(source.distribution)} of {found.dim}; vk.divergences.QuasiMonteCarlo() takes several"
             )
         return _events(source, found, u[:, None])
-
-
-_MULTIPLIER = 17797
 
 
 @configuration
@@ -231,20 +221,9 @@ class QuasiMonteCarlo:
         """Return some points of every replicate."""
         found = _map(source, self)
         replicates, points = layout.block
-        steps = np.array([pow(_MULTIPLIER, j, 2**32) for j in range(found.dim)], np.uint32)
         shifts = jax.random.bits(key, (replicates, 1, found.dim), jnp.uint32)
         number = index.astype(jnp.uint32) * jnp.uint32(points) + jnp.arange(points, dtype=jnp.uint32)
-        lattice = _reversed_bits(number)[:, None] * steps[None, :]  # fractions of 2^32, which uint32 takes the rest of
-        at = lattice[None] + shifts
-        folded = jnp.where(at >> 31 == 1, ~at, at) << 1
-        return _events(source, found, _to_unit(folded).reshape(-1, found.dim))
-
-
-def _reversed_bits(number: Array) -> Array:
-    """Reverse the 32 bits of a number: the van der Corput sequence."""
-    for shift, mask in ((1, 0x55555555), (2, 0x33333333), (4, 0x0F0F0F0F), (8, 0x00FF00FF)):
-        number = ((number >> shift) & jnp.uint32(mask)) | ((number & jnp.uint32(mask)) << shift)
-    return (number >> 16) | (number << 16)
+        return _events(source, found, shifted_lattice(number, shifts).reshape(-1, found.dim))
 
 
 @configuration
