@@ -36,6 +36,8 @@ ESTIMATORS = {
     "pathwise": vk.estimators.pathwise,
     "sticking_the_landing": vk.estimators.sticking_the_landing,
     "closed_form_entropy": vk.estimators.closed_form_entropy,
+    "doubly_reparameterized": vk.estimators.doubly_reparameterized,
+    "score_function": vk.estimators.score_function,
 }
 
 # Cells that are valid: (family, estimator) whose gradient is claimed unbiased.

@@ -48,7 +48,8 @@ def test_value_and_gradient_are_unbiased(family_name, estimator_name, key):
     exact, exact_gradient = jax.value_and_grad(lambda p: reverse_kl(family, p))(params)
     values, gradients = draws_of(ESTIMATORS[estimator_name], family, params, key)
     assert_mean(values, exact - LOG_NORMALIZER, effect=0.2)
-    assert_mean(gradients, exact_gradient, effect=0.3)
+    # One draw has no baseline, and so the score function more variance; `test_joint` has more draws.
+    assert_mean(gradients, exact_gradient, effect=0.6 if estimator_name == "score_function" else 0.3)
 
 
 @pytest.mark.parametrize("family_name", FAMILIES)
@@ -114,7 +115,7 @@ class Unreparameterized:
         return vk.families.MeanField(self.dim).dist(params)
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("name", [name for name in ESTIMATORS if name != "score_function"])
 def test_families_without_reparameterization_are_refused(name, key):
     family = Unreparameterized()
     with pytest.raises(ValueError, match=f"estimator: {name} needs draws .* Unreparameterized"):
@@ -128,7 +129,9 @@ def test_no_draws_are_refused(name, key):
         ESTIMATORS[name](integrand, family, start(family), key, 0)
 
 
-@pytest.mark.parametrize("name", ["pathwise", "sticking_the_landing", "closed_form_entropy", "self_normalized"])
+@pytest.mark.parametrize(
+    "name", ["pathwise", "sticking_the_landing", "closed_form_entropy", "score_function", "self_normalized"]
+)
 def test_second_derivatives_are_right(name):
     """The gradient through a whole fit, in the learning rate, against finite differences with common draws."""
     family = vk.families.MeanField(2)

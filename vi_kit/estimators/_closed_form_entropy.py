@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from vi_kit import _distributions as distributions
-from vi_kit._types import Event, Family, Integrand, KeyArray, Params, Scalar
-from vi_kit.estimators._pathwise import mean_over_draws
+from typing import ClassVar
+
+import jax.numpy as jnp
+
+from vi_kit._static import configuration
+from vi_kit._types import Family, Integrand, KeyArray, Params, Scalar, check_count
+from vi_kit.estimators._base import Base, draw, makes, shown
+from vi_kit.estimators._forms import REPARAMETERIZED, Form, check_family
+from vi_kit.estimators._pathwise import values_at
 
 
-def closed_form_entropy(
-    integrand: Integrand, family: Family, params: Params, key: KeyArray, num_samples: int
-) -> Scalar:
+@configuration
+class ClosedFormEntropy:
     r"""Replace log q by its mean, the negative entropy, where the family knows it.
 
     $$ E_q[\log q - f] = -H(q) - E_q[f] $$
@@ -25,8 +30,25 @@ def closed_form_entropy(
         NotImplementedError: while tracing, when q has no closed-form entropy.
     """
 
-    def draw(key: KeyArray) -> tuple[Event, Scalar]:
-        q = family.dist(params)
-        return distributions.sample(q, key), -q.entropy()
+    base: Base | None = None
 
-    return mean_over_draws("closed_form_entropy", draw, integrand, family, params, key, num_samples)
+    forms: ClassVar[frozenset[Form]] = frozenset({Form.LOG_RATIO})
+    needs: ClassVar[str] = REPARAMETERIZED
+
+    def __repr__(self) -> str:
+        return shown("closed_form_entropy", self.base)
+
+    def accepts(self, family: Family) -> bool:
+        """Tell whether it is valid for a family."""
+        return family.reparameterized and makes(self.base, family)
+
+    def __call__(self, integrand: Integrand, family: Family, params: Params, key: KeyArray, num_samples: int) -> Scalar:
+        """Return the mean over `num_samples` draws."""
+        check_count("num_samples", num_samples)
+        check_family(self, family)
+        z = draw(self.base, family, params, key, num_samples)
+        entropy = family.dist(params).entropy()
+        return jnp.mean(values_at(integrand, params, z, jnp.broadcast_to(-entropy, (num_samples,))))
+
+
+closed_form_entropy = ClosedFormEntropy()

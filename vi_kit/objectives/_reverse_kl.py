@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from vi_kit._distributions import DiagonalNormal, distrax
-from vi_kit._static import configuration, display
+from vi_kit._static import configuration, display, leaf
 from vi_kit._types import Event, Family, GradientEstimator, KeyArray, Params, Scalar, Target, check_count
 from vi_kit.divergences import kl_divergence
-from vi_kit.estimators import sticking_the_landing
+from vi_kit.estimators import Form, choose, evaluations
 
 KLTerm = Callable[[Any, Target, Event, Scalar], Scalar]
 
@@ -65,27 +65,34 @@ class ReverseKL:
 
     Args:
         family: the family of q.
-        estimator: how the mean over q is differentiated (`vi_kit.estimators`).
+        estimator: how the mean over q is differentiated (`vi_kit.estimators`); None takes the best one that is valid
+            for the family: sticking the landing, stratified draws of a mixture, the score function.
         num_samples: draws a call.
         kl_term: `monte_carlo_kl`, or `closed_form_kl` where the target declares normal priors on real variables.
+        beta: a factor of the KL term, or a schedule of it over steps (`vi_kit.kl.schedules`; another number compiles
+            nothing). Without a declared prior that term is log q less the log-Jacobian of the supports. Unless it is
+            1 in the end, the fit is one of another target; the loss is that of the step's β.
 
-    The gradient is unbiased with every estimator of `vi_kit.estimators`; a call costs `num_samples` evaluations.
+    The gradient is unbiased with every estimator of `vi_kit.estimators` that is not refused; a call costs
+    `num_samples` evaluations (with stratified draws, in whole rounds).
 
     Source: Blei, Kucukelbir and McAuliffe, "Variational Inference: A Review for Statisticians", 2017,
-    https://arxiv.org/abs/1601.00670
+    https://arxiv.org/abs/1601.00670; for β, Higgins et al., "β-VAE", 2017,
+    https://openreview.net/forum?id=Sy2fzU9gl
     """
 
     family: Family
-    estimator: GradientEstimator = sticking_the_landing
+    estimator: GradientEstimator | None = None
     num_samples: int = 16
     kl_term: KLTerm = monte_carlo_kl
+    beta: float | Array | Callable[[Any], Any] | None = leaf(default=None)
 
     def __post_init__(self) -> None:
         """Check the number of draws and the kinds of the arguments."""
         check_count("num_samples", self.num_samples)
         if not isinstance(self.family, Family):
             raise TypeError(f"family: expected one of vi_kit.families, got {self.family!r}")
-        if not callable(self.estimator):
+        if self.estimator is not None and not callable(self.estimator):
             raise TypeError(f"estimator: expected one of vi_kit.estimators, got {self.estimator!r}")
         if not callable(self.kl_term):
             raise TypeError(
@@ -95,19 +102,27 @@ class ReverseKL:
     def evaluations(self, target: Target) -> int:
         """Target evaluations a call costs."""
         del target
-        return self.num_samples
+        return evaluations(self._estimator(), self.family, self.num_samples)
+
+    def _estimator(self) -> Any:
+        return choose(self.estimator, self.family, Form.LOG_RATIO)
 
     def describe(self, target: Target) -> str:
         """Say in words what is minimized, for reports."""
         del target
         prior = ", KL(q‖prior) in closed form" if self.kl_term is closed_form_kl else ""
-        return f"reverse KL(q‖p), {display(self.estimator)}, {self.num_samples} draws a step{prior}"
+        beta = ""
+        if self.beta is not None:
+            beta = ", KL term annealed" if callable(self.beta) else f", KL term times {float(self.beta):g}"
+        return f"reverse KL(q‖p), {display(self._estimator())}, {self.num_samples} draws a step{prior}{beta}"
 
     def __call__(self, params: Params, target: Target, key: KeyArray, *, step: int | Int[Array, ""] = 0) -> Scalar:
         """Return the negative ELBO, in nats."""
-        del step
+        beta = self.beta(step) if callable(self.beta) else self.beta
 
         def integrand(params: Params, z: Event, log_q: Scalar) -> Scalar:
-            return self.kl_term(self.family.dist(params), target, z, log_q) - target.log_likelihood(z)
+            kl = self.kl_term(self.family.dist(params), target, z, log_q)
+            return (kl if beta is None else jnp.asarray(beta, kl.dtype) * kl) - target.log_likelihood(z)
 
-        return self.estimator(integrand, self.family, params, key, self.num_samples)
+        loss: Scalar = self._estimator()(integrand, self.family, params, key, self.num_samples)
+        return loss

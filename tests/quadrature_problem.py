@@ -1,0 +1,147 @@
+"""A target that is not Gaussian, and every family's exact objectives on it: all draws summed over, in float64."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from registry import DIM, FAMILIES
+
+import vi_kit as vk
+
+LOG_NORMALIZER = 0.4
+
+
+class PairParams(NamedTuple):
+    """Parameters of `Pair`."""
+
+    logits: jax.Array
+    log_scale: jax.Array
+    mean: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A mixture of two diagonal normals, whose draws choose a component: not reparameterized."""
+
+    dim: int = DIM
+    reparameterized: bool = False
+
+    def init(self, key, *, mean=None, scale=None):
+        del key
+        center = jnp.zeros(self.dim) if mean is None else jnp.asarray(mean)
+        spread = jnp.broadcast_to(jnp.asarray(1.0 if scale is None else scale, center.dtype), (self.dim,))
+        away = jnp.stack([center - 0.7 * spread, center + 0.7 * spread])
+        return PairParams(jnp.array([0.3, -0.3], center.dtype), jnp.log(jnp.stack([spread, spread])), away)
+
+    def dist(self, params):
+        return PairOfNormals(params)
+
+
+class PairOfNormals:
+    """What `Pair` builds."""
+
+    def __init__(self, params):
+        self.params = params
+
+    @property
+    def log_weights(self):
+        return jax.nn.log_softmax(self.params.logits)
+
+    def _component_log_prob(self, z):
+        mean, log_scale = self.params.mean, self.params.log_scale
+        noise = (z[None] - mean) * jnp.exp(-log_scale)
+        return jnp.sum(-0.5 * noise**2 - log_scale - 0.5 * np.log(2 * np.pi), axis=1)
+
+    def log_prob(self, z):
+        return jax.nn.logsumexp(self.log_weights + self._component_log_prob(z))
+
+    def sample_components(self, *, seed):
+        mean = self.params.mean
+        return mean + jnp.exp(self.params.log_scale) * jax.random.normal(seed, mean.shape, mean.dtype)
+
+    def sample(self, *, seed):
+        choice_key, key = jax.random.split(seed)
+        return self.sample_components(seed=key)[jax.random.categorical(choice_key, self.log_weights)]
+
+    def sample_and_log_prob(self, *, seed):
+        z = self.sample(seed=seed)
+        return z, self.log_prob(z)
+
+
+def log_density(z: jax.Array) -> jax.Array:
+    """A banana with light tails, unnormalized."""
+    bend = z[1] - 0.3 * z[0] ** 2
+    return -0.5 * (z[0] - 0.6) ** 2 / 1.2 - 0.5 * bend**2 / 0.7 - 0.02 * z[0] ** 4 + LOG_NORMALIZER
+
+
+def target() -> Any:
+    """The target, without exact draws."""
+    return vk.make_target(log_density, DIM)
+
+
+def start(family: Any) -> Any:
+    """Parameters some way off, couplings included, in double precision."""
+    params = family.init(jax.random.key(0), mean=jnp.array([0.3, 0.1]), scale=jnp.array([0.9, 0.8]))
+    return jax.tree.map(lambda leaf: (leaf + 0.1).astype(float), params)
+
+
+def _normal_nodes(per_axis: int) -> tuple[np.ndarray, np.ndarray]:
+    points, weights = np.polynomial.hermite_e.hermegauss(per_axis)
+    grid = np.stack(np.meshgrid(*[points] * DIM, indexing="ij"), -1).reshape(-1, DIM)
+    return grid, np.prod(np.stack(np.meshgrid(*[weights / weights.sum()] * DIM, indexing="ij"), -1), -1).reshape(-1)
+
+
+def component_nodes(family: Any, params: Any, per_axis: int = 12) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Nodes (components, n, DIM) with weights (n,) and the components' probabilities, functions of the parameters."""
+    noise, weights = _normal_nodes(per_axis)
+    q = family.dist(params)
+    if isinstance(family, Pair):
+        z = params.mean[:, None] + jnp.exp(params.log_scale)[:, None] * noise[None]
+        return z, jnp.asarray(weights), jnp.exp(q.log_weights)
+    factor = jnp.linalg.cholesky(q.covariance())
+    return (q.mean()[None] + noise @ factor.T)[None], jnp.asarray(weights), jnp.ones(1)
+
+
+def nodes(family: Any, params: Any, per_axis: int = 12) -> tuple[jax.Array, jax.Array]:
+    """Nodes (n, DIM) of q and their probabilities, functions of the parameters."""
+    z, weights, probabilities = component_nodes(family, params, per_axis)
+    return z.reshape(-1, DIM), (probabilities[:, None] * weights[None]).reshape(-1)
+
+
+def log_weights_at(family: Any, params: Any, z: jax.Array) -> jax.Array:
+    """Return log p̃ − log q at nodes."""
+    return jax.vmap(lambda z: log_density(z) - family.dist(params).log_prob(z))(z)
+
+
+def exact_mean(function: Any, family: Any, params: Any, per_axis: int = 40) -> jax.Array:
+    """E_q[function(params, z)], to be differentiated."""
+    z, probabilities = nodes(family, params, per_axis)
+    return jnp.sum(probabilities * jax.vmap(lambda z: function(params, z))(z))
+
+
+def bound_of_two(family: Any, params: Any, power: float) -> jax.Array:
+    """E[(1/power) log ½(w₁^power + w₂^power)] over two independent draws; the mean of log w at power 0."""
+    z, probabilities = nodes(family, params)
+    values = log_weights_at(family, params, z)
+    pairs = jnp.stack(jnp.broadcast_arrays(values[:, None], values[None, :]))
+    inner = jnp.mean(pairs, axis=0) if power == 0 else jax.nn.logsumexp(power * pairs, axis=0) / power
+    inner = inner if power == 0 else inner - np.log(2) / power
+    return jnp.sum(probabilities[:, None] * probabilities[None, :] * inner)
+
+
+def stratified_bound(family: Any, params: Any, power: float) -> jax.Array:
+    """The same with one draw of each of two components, weighted by their probabilities."""
+    z, weights, probabilities = component_nodes(family, params)
+    first, second = (log_weights_at(family, params, part) for part in z)
+    pairs = jnp.stack(jnp.broadcast_arrays(first[:, None], second[None, :]))
+    shares = jnp.log(probabilities)[:, None, None]
+    shared = jax.nn.logsumexp(shares + power * pairs, axis=0) / (power or 1.0)
+    inner = jnp.sum(jnp.exp(shares) * pairs, axis=0) if power == 0 else shared
+    return jnp.sum(weights[:, None] * weights[None, :] * inner)
+
+
+EVERY_FAMILY = {**{name: row.family for name, row in FAMILIES.items() if row.gaussian}, "pair": Pair()}
