@@ -13,7 +13,11 @@ FULL, MEAN = vk.families.FullRank(3), vk.families.MeanField(3)
 # One row admits an algorithm of its own step (gradient descent has the whole of tests/test_optimize.py).
 ROWS = {
     "batch_and_match": vk.algorithms.BatchAndMatch(FULL),
+    "fixed_draws-full_rank": vk.algorithms.FixedDraws(FULL),
+    "fixed_draws-mean_field": vk.algorithms.FixedDraws(MEAN),
     "gaussian_score_matching": vk.algorithms.GaussianScoreMatching(FULL),
+    "laplace-full_rank": vk.algorithms.Laplace(FULL),
+    "laplace-mean_field": vk.algorithms.Laplace(MEAN),
     "natural_gradient-full_rank": vk.algorithms.NaturalGradient(FULL),
     "natural_gradient-mean_field": vk.algorithms.NaturalGradient(MEAN),
 }

@@ -2,9 +2,14 @@
 
 from vi_kit.algorithms._batch_and_match import BatchAndMatch as BatchAndMatch
 from vi_kit.algorithms._batch_and_match import BatchAndMatchState as BatchAndMatchState
+from vi_kit.algorithms._fixed_draws import FixedDraws as FixedDraws
+from vi_kit.algorithms._fixed_draws import FixedDrawsState as FixedDrawsState
 from vi_kit.algorithms._gaussian_score_matching import GaussianScoreMatching as GaussianScoreMatching
 from vi_kit.algorithms._gaussian_score_matching import GaussianScoreMatchingState as GaussianScoreMatchingState
 from vi_kit.algorithms._gradient_descent import GradientDescent as GradientDescent
 from vi_kit.algorithms._gradient_descent import GradientDescentState as GradientDescentState
+from vi_kit.algorithms._laplace import Laplace as Laplace
+from vi_kit.algorithms._laplace import LaplaceState as LaplaceState
+from vi_kit.algorithms._linear_response import linear_response_covariance as linear_response_covariance
 from vi_kit.algorithms._natural_gradient import NaturalGradient as NaturalGradient
 from vi_kit.algorithms._natural_gradient import NaturalGradientState as NaturalGradientState
