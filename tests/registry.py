@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import family_oracles
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import vi_kit as vk
@@ -14,23 +16,65 @@ DIM = 2
 
 
 class FamilyRow(NamedTuple):
-    """A family of dimension DIM; `gaussian` where its members are normal, so that scipy is its oracle."""
+    """How to make a family of a dimension; `gaussian` where its members are normal, so that scipy is its oracle."""
 
-    family: Any
+    make: Callable[[int], Any]
     gaussian: bool = True
     matrix_scale: bool = False  # whether `init(scale=)` takes a lower factor
     couples: float = 0.0  # correlations that `init` begins with, at most
     normal_base: bool = True  # whether a draw is a function of standard normals
+    oracle: Callable[[Any, np.ndarray], np.ndarray] | None = None  # log densities of points, where not Gaussian
+    entropy: bool = True  # whether it is known in closed form
+    moved: float = 0.3  # how far parameters are moved off `init`, where not Gaussian
+    grid_error: float = 1e-5  # of integrals over the tests' grid: more where the density has kinks or heavy tails
+    moment_error: float = 1e-4  # of mean and deviations, relative: more where they are those of fixed draws
+    joint_error: float = 1e-5  # of a draw's log density against that of the same point: more where it is inverted
+
+    @property
+    def family(self) -> Any:
+        """The family of dimension DIM."""
+        return self.make(DIM)
 
 
 FAMILIES = {
-    "mean_field": FamilyRow(vk.families.MeanField(DIM)),
-    "full_rank": FamilyRow(vk.families.FullRank(DIM), matrix_scale=True),
-    "low_rank": FamilyRow(vk.families.LowRank(DIM), couples=1e-3),
+    "mean_field": FamilyRow(vk.families.MeanField),
+    "full_rank": FamilyRow(vk.families.FullRank, matrix_scale=True),
+    "low_rank": FamilyRow(vk.families.LowRank, couples=1e-3),
+    "block_diagonal": FamilyRow(lambda dim: vk.families.BlockDiagonal(dim, [range(int(dim))[::-1]])),
+    "student_t": FamilyRow(
+        vk.families.StudentT, gaussian=False, normal_base=False, oracle=family_oracles.independent_student_t
+    ),
+    "full_student_t": FamilyRow(
+        lambda dim: vk.families.StudentT(dim, gaussian=vk.families.FullRank),
+        gaussian=False,
+        matrix_scale=True,
+        normal_base=False,
+        oracle=family_oracles.multivariate_student_t,
+    ),
+    "mixture": FamilyRow(
+        vk.families.Mixture,
+        gaussian=False,
+        couples=0.65,
+        normal_base=False,
+        oracle=family_oracles.mixture_of_diagonal_normals,
+        entropy=False,
+    ),
+    "full_mixture": FamilyRow(
+        lambda dim: vk.families.Mixture(dim, 3, component=vk.families.FullRank),
+        gaussian=False,
+        matrix_scale=True,
+        couples=1.0,
+        normal_base=False,
+        oracle=family_oracles.mixture_of_full_normals,
+        entropy=False,
+    ),
 }
 
+# Those with members that are normal: their KL to a normal is known in closed form.
+GAUSSIANS = [name for name, row in FAMILIES.items() if row.gaussian]
+
 # Those whose draws are an invertible function of as many standard normals, and that `init` covers.
-LOCATION_SCALE = [name for name, row in FAMILIES.items() if not row.couples]
+LOCATION_SCALE = [name for name in GAUSSIANS if not FAMILIES[name].couples]
 
 ESTIMATORS = {
     "pathwise": vk.estimators.pathwise,
@@ -41,7 +85,7 @@ ESTIMATORS = {
 }
 
 # Cells that are valid: (family, estimator) whose gradient is claimed unbiased.
-UNBIASED = [(family, estimator) for family in FAMILIES for estimator in ESTIMATORS]
+UNBIASED = [(family, estimator) for family in GAUSSIANS for estimator in ESTIMATORS]
 
 OBJECTIVES: dict[str, Callable[[Any], Any]] = {
     "reverse_kl": lambda family: vk.objectives.ReverseKL(family, num_samples=8),

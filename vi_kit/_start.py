@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vi_kit._posterior import Posterior
-from vi_kit._types import Algorithm, Family, Fit, KeyArray, Params, Target
+from vi_kit._types import Algorithm, Family, Fit, KeyArray, Params, StartsFromFit, Target
 from vi_kit.objectives import ForwardKL, self_normalized
 
 _NUM_DRAWS = 1_000
@@ -26,7 +26,8 @@ def start_params(key: KeyArray, start: Any, algorithm: Algorithm, target: Target
     Args:
         key: a typed key.
         start: None (a normal around the origin of unconstrained space, or the moments of the draws where forward KL
-            has draws of p), a `Posterior`, a `Fit`, parameters of the family, or a point x in the user's space.
+            has draws of p), a `Posterior` (from that of another family, as `family.init_from` documents), a `Fit`,
+            parameters of the family, or a point x in the user's space.
         algorithm: whose family is started.
         target: what is fitted.
 
@@ -41,6 +42,8 @@ def start_params(key: KeyArray, start: Any, algorithm: Algorithm, target: Target
         if start.family == family:
             return start.params
         q = start.family.dist(start.params)
+        if isinstance(family, StartsFromFit):
+            return family.init_from(key, q)
         return family.init(key, mean=q.mean(), scale=q.std())
     if isinstance(start, Fit):
         start = start.params

@@ -79,6 +79,14 @@ class Family(Protocol):
         """Build the distribution; call it inside the traced function, never return it from `vmap`."""
 
 
+@runtime_checkable
+class StartsFromFit(Protocol):
+    """What a family offers besides where it can start from what another family has fitted."""
+
+    def init_from(self, key: KeyArray, distribution: Any) -> Params:
+        """Return parameters of the member nearest to a distribution over the same coordinates."""
+
+
 Integrand = Callable[[Params, Event, Scalar], Scalar]
 
 

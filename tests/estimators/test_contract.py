@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from gaussian_problem import FACTOR, LOG_NORMALIZER, MEAN, gaussian_target, reverse_kl, start
-from registry import DIM, ESTIMATORS, FAMILIES, LOCATION_SCALE, UNBIASED
+from registry import DIM, ESTIMATORS, FAMILIES, GAUSSIANS, LOCATION_SCALE, UNBIASED
 from statistical import assert_mean, expect_rejection
 
 import vi_kit as vk
@@ -52,7 +52,7 @@ def test_value_and_gradient_are_unbiased(family_name, estimator_name, key):
     assert_mean(gradients, exact_gradient, effect=0.6 if estimator_name == "score_function" else 0.3)
 
 
-@pytest.mark.parametrize("family_name", FAMILIES)
+@pytest.mark.parametrize("family_name", GAUSSIANS)
 def test_a_biased_gradient_is_rejected(family_name, key):
     family = FAMILIES[family_name].family
     params = start(family)
@@ -82,7 +82,7 @@ def test_closed_form_entropy_has_the_pathwise_gradient_for_location_scale_famili
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("family_name", FAMILIES)
+@pytest.mark.parametrize("family_name", GAUSSIANS)
 def test_the_value_is_the_plain_mean_whatever_the_gradient(family_name, key):
     family = FAMILIES[family_name].family
     params = start(family)

@@ -14,10 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vi_kit.divergences import _readers_distrax, _readers_numpyro, _readers_tfp
+from vi_kit.divergences import _readers_distrax, _readers_families, _readers_numpyro, _readers_tfp
 from vi_kit.divergences import distributions as d
 from vi_kit.divergences._readers_bijectors import library_of
-from vi_kit.divergences._reading import Reader, leaf
+from vi_kit.divergences._reading import Reader
 from vi_kit.divergences._simplify import simplify
 
 READERS: dict[tuple[str, str], Reader] = {
@@ -26,7 +26,7 @@ READERS: dict[tuple[str, str], Reader] = {
         ("distrax", _readers_distrax.READERS),
         ("tfp", _readers_tfp.READERS),
         ("numpyro", _readers_numpyro.READERS),
-        ("vi_kit", {"LowRankNormal": leaf(d.MultivariateNormalLowRank, "loc", "factor", "scale_diag")}),
+        ("vi_kit", _readers_families.READERS),
     )
     for name, reader in readers.items()
 }

@@ -20,6 +20,7 @@ LIBRARIES = {
     "tensorflow_probability.substrates.jax.": "tfp",
     "numpyro.": "numpyro",
     "vi_kit._distributions.": "vi_kit",
+    "vi_kit.families.": "vi_kit",
 }
 
 

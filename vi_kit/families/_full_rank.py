@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +12,7 @@ from vi_kit._distributions import TriangularNormal
 from vi_kit._static import configuration
 from vi_kit._types import Event, KeyArray
 from vi_kit.families._gaussian import check_dim, read_mean, read_scale
+from vi_kit.families._gaussian_forms import factor_of, gaussian_of
 
 
 class FullRankParams(NamedTuple):
@@ -67,6 +68,19 @@ class FullRank:
         center = read_mean(mean, self.dim)
         factor = read_scale(scale, center, matrix=True)
         factor = jnp.diag(factor) if factor.ndim == 1 else jnp.tril(factor)
+        return self.with_factor(center, factor)
+
+    def init_from(self, key: KeyArray, distribution: Any) -> FullRankParams:
+        """Return the member with the mean and covariance of another family's distribution; the key is not used.
+
+        It equals the distribution where that is a Gaussian of whatever family. Mean and covariance of flows, which have
+        none in closed form, are those of fixed draws.
+        """
+        del key
+        gaussian = gaussian_of(distribution, self.dim)
+        return self.with_factor(gaussian.mean(), factor_of(gaussian))
+
+    def with_factor(self, center: Event, factor: Float[Array, "dim dim"]) -> FullRankParams:
         diagonal = jnp.diagonal(factor)
         rows, columns = np.tril_indices(self.dim, -1)
         coupling = (factor / diagonal[:, None])[rows, columns]

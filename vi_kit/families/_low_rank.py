@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vi_kit._distributions import LowRankNormal
+from vi_kit._distributions import DiagonalNormal, LowRankNormal
 from vi_kit._static import configuration
 from vi_kit._types import Event, KeyArray, check_count
 from vi_kit.families._gaussian import check_dim, read_mean, read_scale
-
-_FIRST = 0.01  # length of the columns of a first coupling: no entropy to speak of, and not the saddle that 0 is
+from vi_kit.families._gaussian_forms import coupling_of, gaussian_of
 
 
 class LowRankParams(NamedTuple):
@@ -74,11 +72,19 @@ class LowRank:
         The key draws the directions of the couplings.
         """
         center = read_mean(mean, self.dim)
-        deviations = read_scale(scale, center, matrix=False)
-        directions = jax.random.normal(key, (self.dim, self.rank), center.dtype)
-        coupling = _FIRST * directions / jnp.linalg.norm(directions, axis=0, keepdims=True)
+        return self.init_from(key, DiagonalNormal(center, read_scale(scale, center, matrix=False)))
+
+    def init_from(self, key: KeyArray, distribution: Any) -> LowRankParams:
+        """Return the member that is nearest to another family's distribution; its mean and standard deviations exactly.
+
+        Couplings are exact from a mean-field Gaussian and from one of no more directions, except that unused columns
+        begin with a length of 0.01. Of another covariance the first principal axes of its correlation matrix are taken.
+        The key draws the directions of unused columns.
+        """
+        gaussian = gaussian_of(distribution, self.dim)
+        coupling = coupling_of(key, gaussian, self.rank)
         widened = 0.5 * jnp.log1p(jnp.sum(jnp.square(coupling), axis=1))
-        return LowRankParams(coupling, jnp.log(deviations) - widened, center)
+        return LowRankParams(coupling, jnp.log(gaussian.std()) - widened, gaussian.mean())
 
     def dist(self, params: LowRankParams) -> LowRankNormal:
         """Build the distribution."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -11,6 +11,7 @@ from vi_kit._distributions import DiagonalNormal
 from vi_kit._static import configuration
 from vi_kit._types import Event, KeyArray
 from vi_kit.families._gaussian import check_dim, read_mean, read_scale
+from vi_kit.families._gaussian_forms import gaussian_of
 
 
 class MeanFieldParams(NamedTuple):
@@ -56,6 +57,12 @@ class MeanField:
         del key
         center = read_mean(mean, self.dim)
         return MeanFieldParams(mean=center, log_scale=jnp.log(read_scale(scale, center, matrix=False)))
+
+    def init_from(self, key: KeyArray, distribution: Any) -> MeanFieldParams:
+        """Return the member with the mean and standard deviations of another family's distribution; key not used."""
+        del key
+        gaussian = gaussian_of(distribution, self.dim)
+        return MeanFieldParams(mean=gaussian.mean(), log_scale=jnp.log(gaussian.std()))
 
     def dist(self, params: MeanFieldParams) -> DiagonalNormal:
         """Build the distribution."""
