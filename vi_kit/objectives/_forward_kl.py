@@ -14,13 +14,13 @@ from vi_kit._types import Family, KeyArray, Params, Scalar, Target, check_count
 
 Draws = tuple[Float[Array, "n dim"], Float[Array, " n"]]
 DrawsSource = Callable[[Family, Params, Target, KeyArray, int | None], Draws]
-_DEFAULT_NUM_SAMPLES = 128
+DEFAULT_NUM_SAMPLES = 128
 
 
 def exact(family: Family, params: Params, target: Target, key: KeyArray, num_samples: int | None) -> Draws:
     """Draw from the target's own exact sampler: unweighted, unbiased, no evaluation of the density."""
     del family, params
-    keys = jax.random.split(key, num_samples or _DEFAULT_NUM_SAMPLES)
+    keys = jax.random.split(key, num_samples or DEFAULT_NUM_SAMPLES)
     z = jax.vmap(lambda k: target.unconstrain(target.sample(k)))(keys)
     return z, jnp.zeros(z.shape[:1], z.dtype)
 
@@ -35,7 +35,7 @@ def self_normalized(family: Family, params: Params, target: Target, key: KeyArra
         z, log_q = distributions.sample_and_log_prob(family.dist(params), key)
         return z, target.log_density(z) - log_q
 
-    return jax.vmap(one)(jax.random.split(key, num_samples or _DEFAULT_NUM_SAMPLES))
+    return jax.vmap(one)(jax.random.split(key, num_samples or DEFAULT_NUM_SAMPLES))
 
 
 def _weighted(target: Target, draws: PyTree, log_weights: Array | None, key: KeyArray, num: int | None) -> Draws:
@@ -89,13 +89,14 @@ class ForwardKL:
 
     Args:
         family: the family of q.
-        draws: where draws of p come from: `exact`, `given(draws, log_weights)` or `self_normalized`; None takes the
-            first that the target offers, and the report says which.
+        draws: where draws of p come from: `exact`, `given(draws, log_weights)`, `self_normalized`, `pareto_smoothed`,
+            `tempered(fraction)` or `annealed(num_temperatures)`; None takes the first of the first three that the
+            target offers, and the report says which.
         num_samples: draws a call; None takes all given draws, else 128.
 
     The gradient is unbiased with exact draws, unbiased for the weighted sample with given ones, and biased by O(1/n)
-    with self-normalized weights. A call costs no evaluation of the density, or `num_samples` with self-normalized
-    weights.
+    with self-normalized weights. A call costs no evaluation of the density with exact or given draws, else
+    `num_samples`.
 
     Source: Naesseth, Lindsten and Blei, "Markovian Score Climbing", 2020, https://arxiv.org/abs/2003.10374
     """
@@ -126,7 +127,12 @@ class ForwardKL:
 
     def evaluations(self, target: Target) -> int:
         """Target evaluations a call costs."""
-        return (self.num_samples or _DEFAULT_NUM_SAMPLES) if self.source(target) is self_normalized else 0
+        source = self.source(target)
+        num = self.num_samples or DEFAULT_NUM_SAMPLES
+        if source in (exact, _target_draws) or isinstance(source, given):
+            return 0
+        own = getattr(source, "evaluations", None)
+        return num if own is None else int(own(num))
 
     def describe(self, target: Target) -> str:
         """Say in words what is minimized, for reports."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Int
@@ -13,6 +13,7 @@ from vi_kit._static import configuration, display, leaf
 from vi_kit._types import Event, Family, GradientEstimator, KeyArray, Params, Scalar, Target, check_count
 from vi_kit.divergences import kl_divergence
 from vi_kit.estimators import Form, choose, evaluations
+from vi_kit.objectives._checks import check_estimator, check_family, check_number
 
 KLTerm = Callable[[Any, Target, Event, Scalar], Scalar]
 
@@ -87,13 +88,15 @@ class ReverseKL:
     kl_term: KLTerm = monte_carlo_kl
     beta: float | Array | Callable[[Any], Any] | None = leaf(default=None)
 
+    form: ClassVar[Form] = Form.LOG_RATIO
+
     def __post_init__(self) -> None:
         """Check the number of draws and the kinds of the arguments."""
         check_count("num_samples", self.num_samples)
-        if not isinstance(self.family, Family):
-            raise TypeError(f"family: expected one of vi_kit.families, got {self.family!r}")
-        if self.estimator is not None and not callable(self.estimator):
-            raise TypeError(f"estimator: expected one of vi_kit.estimators, got {self.estimator!r}")
+        check_family(self.family)
+        check_estimator(self.estimator)
+        if self.beta is not None and not callable(self.beta):
+            check_number("beta", self.beta, least=0.0)
         if not callable(self.kl_term):
             raise TypeError(
                 f"kl_term: expected vk.objectives.monte_carlo_kl or vk.objectives.closed_form_kl, got {self.kl_term!r}"
@@ -105,7 +108,7 @@ class ReverseKL:
         return evaluations(self._estimator(), self.family, self.num_samples)
 
     def _estimator(self) -> Any:
-        return choose(self.estimator, self.family, Form.LOG_RATIO)
+        return choose(self.estimator, self.family, self.form)
 
     def describe(self, target: Target) -> str:
         """Say in words what is minimized, for reports."""
