@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from gaussian_targets import gaussian
 
@@ -20,6 +21,7 @@ ROWS = {
     "laplace-mean_field": vk.algorithms.Laplace(MEAN),
     "natural_gradient-full_rank": vk.algorithms.NaturalGradient(FULL),
     "natural_gradient-mean_field": vk.algorithms.NaturalGradient(MEAN),
+    "score_climbing": vk.algorithms.ScoreClimbing(FULL, optax.adam, 0.05),
 }
 
 

@@ -63,6 +63,7 @@ def test_expected_derivatives_of_a_quadratic_have_no_error(key):
     shift = problem.mean - 1
     expected = -0.5 * (shift @ precision @ shift + np.trace(precision @ lower @ lower.T))
     np.testing.assert_allclose(found.log_density, expected, rtol=1e-9)
+    np.testing.assert_allclose(found.error, 0, atol=1e-9)
     direction = jnp.arange(4.0)
     np.testing.assert_allclose(found.along(direction), direction @ lower.T @ precision @ lower @ direction, rtol=1e-9)
 

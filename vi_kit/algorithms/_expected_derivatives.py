@@ -73,12 +73,16 @@ def expected_derivatives(
     weights = dim / jnp.square(radii)
     bends = weights * (0.5 * (values[:num_pairs] + values[num_pairs:-1]) - values[-1])
     turns = weights[:, None] * (0.5 * (ahead + behind) - center[None])
+    slopes = (behind - ahead) / (2 * radii[:, None])
+    # Over complete bases the quadratic part adds up to its trace without error, however it differs by direction.
+    complete = num_pairs % dim == 0
+    known = 0.5 * dim * jnp.sum(directions * slopes, axis=1) if complete else jnp.zeros_like(bends)
     return ExpectedDerivatives(
         log_density=values[-1] + jnp.mean(bends),
-        error=jnp.std(bends) / math.sqrt(num_pairs),
+        error=jnp.std(bends + known) / math.sqrt(num_pairs),
         gradient=center + jnp.mean(turns, axis=0),
         directions=directions,
-        slopes=(behind - ahead) / (2 * radii[:, None]),
+        slopes=slopes,
     )
 
 
