@@ -166,6 +166,56 @@ def test_a_dirichlet_of_parts_is_one_of_all(size, key):
     np.testing.assert_allclose(found.reshape(-1), exact, rtol=1e-5)
 
 
+# (p, q), where one concentration is nearly the total: as a difference of remainders, KL would be −3e-7 or worse.
+NEARLY_ALL = (
+    ((1e-7, 7e5), (1e-7, 1e5)),
+    ((1e-7, 7e5), (1.3e-7, 7.2e5)),
+    ((2e-9, 0.4), (2e-9, 0.06)),
+    ((4e-8, 0.7), (4e-8, 0.65)),
+    ((1e-10, 2e-3), (2.6e-10, 2.8e7)),
+    ((3.0, 1e-9), (3.00003, 1e-9)),
+    ((1e-9, 1e-5), (1e-9, 4e-5)),
+    ((1e-3, 1e6), (1.001e-3, 1.001e6)),
+    ((1e4, 1e8), (1e4, 1.00001e8)),
+    ((1e-7, 1e-7), (1e-7, 1.1e-7)),
+    ((1.5e6, 43.0), (1.2e-5, 2e-10)),
+    ((7e5, 1e-7), (0.3, 0.2)),
+)
+
+
+@pytest.mark.parametrize("more", [(), (2e-8, 3e-6)], ids=["beta", "dirichlet"])
+def test_one_concentration_is_nearly_all(more):
+    def kl(*x):
+        p, q = (jnp.stack(half, axis=-1) for half in (x[: len(x) // 2], x[len(x) // 2 :]))
+        return vk.kl_divergence(d.Dirichlet(p), d.Dirichlet(q))
+
+    rows = [(*p, *more, *q, *more) for p, q in NEARLY_ALL]
+    value, gradient, least = worst(kl if more else beta_kl, dirichlet, rows, np.float32)
+    assert value < 3e-4
+    assert gradient < 1e-3
+    assert least > 0
+
+
+def test_one_concentration_is_nearly_all_and_equal():
+    p = jnp.array([[1e-7, 7e5], [1e-9, 1e-5], [3.0, 1e-9]])
+
+    def kl(p, q):
+        return vk.kl_divergence(d.Dirichlet(p), d.Dirichlet(q)).sum()
+
+    value, slopes = jax.value_and_grad(kl, (0, 1))(p, p)
+    assert value == 0
+    np.testing.assert_array_equal(slopes, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("x64")
+def test_one_concentration_is_nearly_all_in_double_precision():
+    value, gradient, least = worst(beta_kl, dirichlet, [(*p, *q) for p, q in NEARLY_ALL], np.float64)
+    assert value < 1e-9
+    assert gradient < 1e-8
+    assert least > 0
+
+
 def test_remainders_far_from_equality():
     points = np.array(list(itertools.product([1e-6, 1e-3, 0.4, 3.9, 4.1, 50, 1e6, 1e12], repeat=2)), np.float32)
     new, old = points.T

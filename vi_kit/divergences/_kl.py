@@ -32,8 +32,7 @@ def kl_divergence(p: Any, q: Any) -> Float[Array, "..."]:
 
     Takes objects of distrax, TensorFlow Probability and NumPyro, mixed freely, and the families of
     `vk.divergences.distributions`. `vk.divergences.table()` lists the pairs. Right in float32 also where p and q are
-    nearly equal or concentrated, never negative, 0 at equality, +inf where p has mass that q has not. One exception in
-    float32: Beta or Dirichlet concentrations below 1e-3 beside large ones (an error of 1e-7 of the largest).
+    nearly equal or concentrated, never negative, 0 at equality, +inf where p has mass that q has not.
 
     Args:
         p: the distribution the mean is taken over.

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 # B_{k+1} / (k (k + 1)) for k = 1, 3, 5, …
-_STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156)
+STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156)
 
 
 Remainder = Callable[[Array, Array, Array], Array]  # of new, old and the change
@@ -49,10 +49,18 @@ def halves(new: Array, old: Array, change: Array) -> Halves:
     return Halves(u, jnp.where(jnp.abs(u) < 0.25, u * square * series, far))
 
 
+@jax.custom_jvp  # derived, it would square 1 / old, which may overflow where KL and its gradient do not
 def x_log_x_remainder(new: Array, old: Array, change: Array) -> Array:
     """Return new · log(new / old) − change ≥ 0."""
     u, w = halves(new, old, change)
     return change * u + 2 * new * w
+
+
+@x_log_x_remainder.defjvp
+def _x_log_x_remainder_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    new, old, change = primals  # of which the change counts once
+    u, w = halves(new, old, change)
+    return change * u + 2 * new * w, 2 * (u + w) * tangents[0] - (change / old) * tangents[1]
 
 
 def _residual(total: Array, x: Array, y: Array) -> Array:
@@ -63,11 +71,8 @@ def _residual(total: Array, x: Array, y: Array) -> Array:
     return total - x_high * y_high - x_high * y_low - x_low * y_high - x_low * y_low
 
 
-def scaled_remainder(
-    new: Array, old: Array, change: Array, unit_new: Array, unit_old: Array, unit_change: Array
-) -> Array:
-    """Return the remainder of x log x from x = old · unit_new / unit_old, what is proportional to a unit, to new."""
-    scaled = old * (unit_new / unit_old)
+def scaled_change(new: Array, old: Array, change: Array, unit_new: Array, unit_old: Array, unit_change: Array) -> Array:
+    """Return new − old · unit_new / unit_old: the change of what was proportional to a unit."""
     # Nearly equal pairs are told apart by their changes, pairs that are far apart by the numbers themselves.
     near = jnp.abs(unit_change) < 0.5 * unit_old
     target, unit = jnp.where(near, change, new), jnp.where(near, unit_change, unit_new)
@@ -75,7 +80,15 @@ def scaled_remainder(
     ratio = unit / unit_old
     product = old * ratio
     rounding = _residual(product, old, ratio) - old * (_residual(unit, ratio, unit_old) / unit_old)
-    return x_log_x_remainder(new, scaled, target - product + jax.lax.stop_gradient(rounding))
+    return target - product + jax.lax.stop_gradient(rounding)
+
+
+def scaled_remainder(
+    new: Array, old: Array, change: Array, unit_new: Array, unit_old: Array, unit_change: Array
+) -> Array:
+    """Return the remainder of x log x from x = old · unit_new / unit_old, what is proportional to a unit, to new."""
+    scaled = old * (unit_new / unit_old)
+    return x_log_x_remainder(new, scaled, scaled_change(new, old, change, unit_new, unit_old, unit_change))
 
 
 def minus_log_remainder(new: Array, old: Array, change: Array) -> Array:
@@ -84,11 +97,11 @@ def minus_log_remainder(new: Array, old: Array, change: Array) -> Array:
     return change * u / old - 2 * w
 
 
-def _lift(new: Array, old: Array) -> tuple[int, Array, Array]:
+def lift(new: Array, old: Array) -> tuple[int, Array, Array]:
     """Return how far numbers are brought up, where that is because one of them is small, and by how much each is."""
-    lift = 7 if is_wide(new) else 4
-    small = jnp.minimum(new, old) < lift
-    return lift, small, jnp.where(small, jnp.full_like(new, lift), jnp.zeros_like(new))
+    height = 7 if is_wide(new) else 4
+    small = jnp.minimum(new, old) < height
+    return height, small, jnp.where(small, jnp.full_like(new, height), jnp.zeros_like(new))
 
 
 def _tail(new: Array, old: Array, change: Array, parts: Halves) -> Array:
@@ -98,7 +111,7 @@ def _tail(new: Array, old: Array, change: Array, parts: Halves) -> Array:
     power, total = jnp.ones_like(new), jnp.zeros_like(new)
     for k in range(1, 14 if is_wide(new) else 6):
         if k % 2:
-            total = total + _STIRLING[k // 2] * weighted
+            total = total + STIRLING[k // 2] * weighted
         power = power * y_new
         homogeneous = y_old * homogeneous + power
         weighted = y_old * weighted + homogeneous
@@ -108,12 +121,12 @@ def _tail(new: Array, old: Array, change: Array, parts: Halves) -> Array:
 
 def _raised(new: Array, old: Array, change: Array) -> tuple[Array, Array, Halves, Array, Halves]:
     """Return where numbers are small, what new is brought up to, its halves, remainder of g there, and of the steps."""
-    lift, small, step = _lift(new, old)
+    height, small, step = lift(new, old)
     high = halves(new + step, old + step, change)
     tail = _tail(new + step, old + step, change, high)
     first = halves(new, old, change)
     steps = change * first.u / old - 2 * first.w
-    for i in range(1, lift):
+    for i in range(1, height):
         steps = steps + minus_log_remainder(new + i, old + i, change)
     return small, new + step, high, tail + jnp.where(small, steps, jnp.zeros_like(steps)), first
 
@@ -134,7 +147,7 @@ def _tangent_rise(new: Array, old: Array, change: Array) -> Array:
 
 def _rise(new: Array, old: Array, change: Array) -> Array:
     """Return g′(new) − g′(old) where numbers are not small, else the same of what brings them up."""
-    lift, small, step = _lift(new, old)
+    height, small, step = lift(new, old)
     y_new, y_old = 1 / (new + step), 1 / (old + step)
     homogeneous = power = jnp.ones_like(new)  # Σ yⁱ y′ʲ, i + j = k
     total = jnp.full_like(new, 0.5)
@@ -142,20 +155,20 @@ def _rise(new: Array, old: Array, change: Array) -> Array:
         power = power * y_new
         homogeneous = y_old * homogeneous + power
         if k % 2:
-            total = total + k * _STIRLING[k // 2] * homogeneous
+            total = total + k * STIRLING[k // 2] * homogeneous
     steps = 1 / new / old
-    for i in range(1, lift):
+    for i in range(1, height):
         steps = steps + 1 / ((new + i) * (old + i))
     return change * (y_old * y_new * total + jnp.where(small, steps, jnp.zeros_like(steps)))
 
 
 def _lgamma_slope(new: Array, old: Array, change: Array, log: Rise) -> Array:
-    step = _lift(new, old)[2]
+    step = lift(new, old)[2]
     return log(new + step, old + step, change) + _rise(new, old, change)
 
 
 def _stirling_slope(new: Array, old: Array, change: Array, log: Rise) -> Array:
-    _, small, step = _lift(new, old)
+    _, small, step = lift(new, old)
     lowered = log(new + step, old + step, change) - log(new, old, change)
     return _rise(new, old, change) + jnp.where(small, lowered, jnp.zeros_like(lowered))
 
