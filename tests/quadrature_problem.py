@@ -102,8 +102,9 @@ def component_nodes(family: Any, params: Any, per_axis: int = 12) -> tuple[jax.A
     if isinstance(family, Pair):
         z = params.mean[:, None] + jnp.exp(params.log_scale)[:, None] * noise[None]
         return z, jnp.asarray(weights), jnp.exp(q.log_weights)
-    factor = jnp.linalg.cholesky(q.covariance())
-    return (q.mean()[None] + noise @ factor.T)[None], jnp.asarray(weights), jnp.ones(1)
+    parts = [q.component(i) for i in range(q.num_components)] if isinstance(family, vk.families.Mixture) else [q]
+    z = jnp.stack([part.mean()[None] + noise @ jnp.linalg.cholesky(part.covariance()).T for part in parts])
+    return z, jnp.asarray(weights), jnp.exp(q.log_weights) if len(parts) > 1 else jnp.ones(1)
 
 
 def nodes(family: Any, params: Any, per_axis: int = 12) -> tuple[jax.Array, jax.Array]:
@@ -145,3 +146,4 @@ def stratified_bound(family: Any, params: Any, power: float) -> jax.Array:
 
 
 EVERY_FAMILY = {**{name: row.family for name, row in FAMILIES.items() if row.gaussian}, "pair": Pair()}
+EVERY_FAMILY["mixture"] = vk.families.Mixture(DIM)

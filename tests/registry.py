@@ -96,6 +96,11 @@ OBJECTIVES: dict[str, Callable[[Any], Any]] = {
     "forward_kl_given": lambda family: vk.objectives.ForwardKL(
         family, vk.objectives.given(jnp.array([[0.5, -1.0], [1.5, 0.0], [1.0, -2.0]]))
     ),
+    "importance_weighted": lambda family: vk.objectives.ImportanceWeighted(family, num_particles=4),
+    "renyi": lambda family: vk.objectives.Renyi(family, num_particles=4),
+    "chi_square": lambda family: vk.objectives.ChiSquare(family, num_samples=16),
+    "fisher": lambda family: vk.objectives.Fisher(family, num_samples=8),
+    "tail_adaptive": lambda family: vk.objectives.TailAdaptive(family, num_samples=8),
 }
 
 ALGORITHMS: dict[str, Callable[[Any], Any]] = {

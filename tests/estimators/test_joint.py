@@ -16,7 +16,7 @@ from quadrature_problem import (
     start,
     stratified_bound,
 )
-from statistical import assert_mean, expect_rejection
+from statistical import assert_mean, assert_same_distribution, expect_rejection
 
 import vi_kit as vk
 from vi_kit import estimators
@@ -247,3 +247,24 @@ def test_a_users_own_estimator_is_taken_where_it_can_do_it():
     assert estimators.choose(own, family, Form.LOG_RATIO) is own
     with pytest.raises(TypeError, match="estimator: the objective is the logarithm of a mean of weights, for which"):
         estimators.choose(own, family, Form.LOG_MEAN)
+
+
+def test_a_mixture_of_one_is_its_component(x64, key):
+    """Stratified draws of one component are sticking the landing, in law: both have its exact gradient and variance."""
+    one, normal = vk.families.Mixture(2, 1), EVERY_FAMILY["mean_field"]
+    params = start(normal)
+    mixed = one.init(jax.random.key(0))
+    mixed = mixed._replace(components=jax.tree.map(lambda leaf: leaf[None], params))
+
+    def by_mixture(mixed, key):
+        return estimators.stratified(loss, one, mixed, key, 4)
+
+    def by_component(params, key):
+        return estimators.sticking_the_landing(loss, normal, params, key, 4)
+
+    first, second = jax.random.split(key)
+    values, gradients = gradients_of(by_mixture, mixed, first, 5_000)
+    others, other_gradients = gradients_of(by_component, params, second, 5_000)
+    assert_same_distribution(values, others)
+    assert_same_distribution([leaf[:, 0] for leaf in gradients.components], list(other_gradients))
+    np.testing.assert_array_equal(gradients.logits, 0.0)
