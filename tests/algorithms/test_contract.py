@@ -21,6 +21,7 @@ ROWS = {
     "laplace-mean_field": vk.algorithms.Laplace(MEAN),
     "natural_gradient-full_rank": vk.algorithms.NaturalGradient(FULL),
     "natural_gradient-mean_field": vk.algorithms.NaturalGradient(MEAN),
+    "pathfinder": vk.algorithms.Pathfinder(FULL),
     "score_climbing": vk.algorithms.ScoreClimbing(FULL, optax.adam, 0.05),
 }
 

@@ -13,5 +13,7 @@ from vi_kit.algorithms._laplace import LaplaceState as LaplaceState
 from vi_kit.algorithms._linear_response import linear_response_covariance as linear_response_covariance
 from vi_kit.algorithms._natural_gradient import NaturalGradient as NaturalGradient
 from vi_kit.algorithms._natural_gradient import NaturalGradientState as NaturalGradientState
+from vi_kit.algorithms._pathfinder import Pathfinder as Pathfinder
+from vi_kit.algorithms._pathfinder import PathfinderState as PathfinderState
 from vi_kit.algorithms._score_climbing import ScoreClimbing as ScoreClimbing
 from vi_kit.algorithms._score_climbing import ScoreClimbingState as ScoreClimbingState
