@@ -68,6 +68,27 @@ FAMILIES = {
         oracle=family_oracles.mixture_of_full_normals,
         entropy=False,
     ),
+    "spline_flow": FamilyRow(
+        lambda dim: vk.families.Flow(dim, coupling=vk.families.SplineCoupling(), width=8),
+        gaussian=False,
+        matrix_scale=True,
+        entropy=False,
+        moved=0.1,
+        grid_error=1e-3,
+        moment_error=0.05,
+        joint_error=2e-3,
+    ),
+    "student_t_flow": FamilyRow(
+        lambda dim: vk.families.Flow(dim, width=8, base=vk.families.StudentT),
+        gaussian=False,
+        matrix_scale=True,
+        normal_base=False,
+        entropy=False,
+        moved=0.1,
+        grid_error=1e-3,
+        moment_error=0.05,
+        joint_error=1e-3,
+    ),
 }
 
 # Those with members that are normal: their KL to a normal is known in closed form.

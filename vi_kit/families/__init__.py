@@ -3,6 +3,10 @@
 from vi_kit.families._block_diagonal import BlockDiagonal as BlockDiagonal
 from vi_kit.families._block_diagonal import BlockDiagonalParams as BlockDiagonalParams
 from vi_kit.families._block_diagonal import variable_blocks as variable_blocks
+from vi_kit.families._couplings import AffineCoupling as AffineCoupling
+from vi_kit.families._couplings import SplineCoupling as SplineCoupling
+from vi_kit.families._flow import Flow as Flow
+from vi_kit.families._flow import FlowParams as FlowParams
 from vi_kit.families._full_rank import FullRank as FullRank
 from vi_kit.families._full_rank import FullRankParams as FullRankParams
 from vi_kit.families._low_rank import LowRank as LowRank
