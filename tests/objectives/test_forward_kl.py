@@ -177,3 +177,11 @@ def test_a_family_of_another_dimension_is_refused(source, key):
     family = vk.families.MeanField(1)
     with pytest.raises(ValueError, match=r"family: its dim is 1|expected one flat point"):
         ForwardKL(family, source)(family.init(key), gaussian_target(), jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("weights", "got"), [([-np.inf, -np.inf], "all of them −∞"), ([0.0, np.nan], "NaN"), ([0.0, np.inf], "∞")]
+)
+def test_weights_that_leave_no_draw_are_refused(weights, got):
+    with pytest.raises(ValueError, match=f"log_weights: expected numbers or −∞, not all of them −∞, got .*{got}"):
+        given({"a": jnp.array([1.0, 2.0])}, jnp.array(weights))

@@ -31,3 +31,13 @@ def check_number(name: str, value: Any, *, least: float, most: float = np.inf) -
     if not least <= float(value) <= most:
         bounds = f"at least {least:g}" if most == np.inf else f"from {least:g} to {most:g}"
         raise ValueError(f"{name}: expected a number {bounds}, got {float(value):g}")
+
+
+def check_log_weights(log_weights: Any) -> None:
+    """Refuse log weights that no draw can have, or that leave none; traced ones are let through."""
+    if log_weights is None or isinstance(log_weights, jax.core.Tracer):
+        return
+    largest = np.max(np.asarray(log_weights, float), initial=-np.inf)  # NaN where any is
+    if not np.isfinite(largest):
+        got = "NaN" if np.isnan(largest) else "all of them −∞" if largest < 0 else "+∞"
+        raise ValueError(f"log_weights: expected numbers or −∞, not all of them −∞, got {got}")

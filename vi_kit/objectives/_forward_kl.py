@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from vi_kit import _distributions as distributions
 from vi_kit._static import configuration, display, leaf
 from vi_kit._types import Family, KeyArray, Params, Scalar, Target, check_count
+from vi_kit.objectives._checks import check_log_weights
 
 Draws = tuple[Float[Array, "n dim"], Float[Array, " n"]]
 DrawsSource = Callable[[Family, Params, Target, KeyArray, int | None], Draws]
@@ -67,10 +68,17 @@ class given:
     Args:
         draws: a pytree shaped like the target's `like`, with a leading axis of n draws.
         log_weights: log importance weights, shape (n,), up to a constant.
+
+    Raises:
+        ValueError: for weights that are NaN, infinite or all zero.
     """
 
     draws: PyTree = leaf()
     log_weights: Array | None = leaf(default=None)
+
+    def __post_init__(self) -> None:
+        """Check the weights, where they are known."""
+        check_log_weights(self.log_weights)
 
     def __call__(self, family: Family, params: Params, target: Target, key: KeyArray, num_samples: int | None) -> Draws:
         """Return all draws with their weights, or `num_samples` of them resampled by weight."""
