@@ -7,7 +7,7 @@ from typing import Any
 from vi_kit._types import Family, GradientEstimator
 from vi_kit.estimators._closed_form_entropy import closed_form_entropy
 from vi_kit.estimators._doubly_reparameterized import doubly_reparameterized
-from vi_kit.estimators._forms import Form, needs
+from vi_kit.estimators._forms import Form, is_steep, needs
 from vi_kit.estimators._pathwise import pathwise
 from vi_kit.estimators._score_function import score_function
 from vi_kit.estimators._sticking_the_landing import sticking_the_landing
@@ -24,8 +24,14 @@ BEST_FIRST: tuple[Any, ...] = (
 
 
 def valid(family: Family, form: Form) -> tuple[Any, ...]:
-    """Return the estimators that are unbiased for this form and valid for this family, the best one first."""
-    return tuple(e for e in BEST_FIRST if form in e.forms and e.accepts(family))
+    """Return the estimators that are unbiased for this form and valid for this family, the best one first.
+
+    Of a mean of log q − f that is the pathwise one where the family says that its inverse is steep.
+    """
+    found = tuple(e for e in BEST_FIRST if form in e.forms and e.accepts(family))
+    if form is Form.LOG_RATIO and is_steep(family) and pathwise in found:
+        return (pathwise, *(e for e in found if e is not pathwise))
+    return found
 
 
 def choose(estimator: GradientEstimator | None, family: Family, form: Form) -> Any:

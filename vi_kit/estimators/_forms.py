@@ -54,3 +54,8 @@ def needs(estimator: Declared, family: Family) -> str:
 def is_invertible(family: Any) -> bool:
     """Tell whether log q of a given point takes one pass, not one a coordinate."""
     return not getattr(family, "sequential_inverse", False)
+
+
+def is_steep(family: Any) -> bool:
+    """Tell whether q can end so steeply that d log q / dz at draws, valid as it is, has heavy tails."""
+    return bool(getattr(family, "steep_inverse", False))

@@ -40,7 +40,7 @@ class StickingTheLanding:
     Unbiased for objectives that are a mean of log q − f(z) over q (reverse KL). Its variance falls to zero as q nears
     p, which pathwise gradients do not do. One value-and-gradient of the target and one density of q a draw. Refused for
     families whose draws are not `reparameterized` (mixtures take `stratified`), and where log q of a draw takes one
-    pass a coordinate.
+    pass a coordinate. A q that is p cut off at steep edges holds it: flows with splines take `pathwise` first.
 
     Source: Roeder, Wu and Duvenaud, "Sticking the Landing", 2017, https://arxiv.org/abs/1703.09194
     """

@@ -92,6 +92,11 @@ class Flow:
         return True
 
     @property
+    def steep_inverse(self) -> bool:
+        """Whether log q changes so fast in places that `pathwise` is the better gradient: with splines it does."""
+        return bool(getattr(self.coupling, "steep_inverse", False))
+
+    @property
     def _affine(self) -> FullRank | MeanField:
         return FullRank(self.dim) if self.dim <= _DENSE else MeanField(self.dim)
 
