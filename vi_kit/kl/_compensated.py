@@ -20,9 +20,10 @@ def log_ratio(p: Float[Array, "..."], q: Float[Array, "..."]) -> Float[Array, ".
     return jnp.where(near, jnp.log1p((near_p - near_q) / near_q), jnp.log(far_p) - jnp.log(far_q))
 
 
-def series(x: Float[Array, "..."], first: int = 2) -> Float[Array, "..."]:
-    """Return Σ_{k ≥ first} xᵏ/k!, rounded right for |x| ≤ 1."""
-    last = 11 if x.dtype.itemsize <= 4 else 20
+def series(x: Float[Array, "..."], first: int = 2, *, reach: float = 1.0) -> Float[Array, "..."]:
+    """Return Σ_{k ≥ first} xᵏ/k!, rounded right for |x| ≤ reach, 1 or 1/2."""
+    single = x.dtype.itemsize <= 4
+    last = (11 if single else 20) if reach > 0.5 else (8 if single else 16)
     total = jnp.full_like(x, 1 / math.factorial(last))
     for k in range(last - 1, first - 1, -1):
         total = 1 / math.factorial(k) + x * total

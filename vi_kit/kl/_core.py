@@ -185,11 +185,11 @@ def compare(t: Array, s: Array, h: Array | None, scale: Array, axes: Axes) -> Pa
     classical = lacks | (offset > 4)
     q_scaled = (s - q_largest) * scale
     exponential = jnp.exp(q_scaled + jnp.where(classical, jnp.zeros_like(offset), offset))
-    near = jnp.abs(gap) < 1
+    near = jnp.abs(gap) < 0.5
     terms = jnp.where(
         classical,
         exponential,
-        jnp.where(near, p * series(-jnp.where(near, gap, jnp.zeros_like(gap))), exponential - p * (1 - gap)),
+        jnp.where(near, p * series(-jnp.where(near, gap, jnp.zeros_like(gap)), reach=0.5), exponential - p * (1 - gap)),
     )
     sums = jnp.sum(terms, axis=axes, keepdims=True)
     one = jnp.ones_like(sums)
@@ -199,8 +199,10 @@ def compare(t: Array, s: Array, h: Array | None, scale: Array, axes: Axes) -> Pa
     log_q = q_scaled + q_offset
     q = jnp.exp(log_q)
     ratio = jnp.where(classical, h + (log_sums - log_total), gap + kl)
-    close = jnp.abs(ratio) < 1
-    difference = jnp.where(close, p * series(-jnp.where(close, ratio, jnp.zeros_like(ratio)), first=1), q - p)
+    close = jnp.abs(ratio) < 0.5
+    difference = jnp.where(
+        close, p * series(-jnp.where(close, ratio, jnp.zeros_like(ratio)), first=1, reach=0.5), q - p
+    )
     kl = jnp.where(lacks, jnp.full_like(kl, jnp.inf), kl)
     # A row of p without classes beside one of q that has some is no distribution.
     undefined = (jnp.max(t, axis=axes, keepdims=True) == -jnp.inf) & (jnp.max(s, axis=axes, keepdims=True) > -jnp.inf)
