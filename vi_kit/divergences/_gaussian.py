@@ -63,8 +63,10 @@ def _scale_term(p: Array, q: Array) -> Array:
 
 
 def multivariate_normal(p: MultivariateNormal, q: MultivariateNormal) -> Array:
-    """Return KL between multivariate normals."""
-    return kl.multivariate_normal(p.loc, p.scale_tril, q.loc, q.scale_tril)
+    """Return KL between multivariate normals, NaN where a parameter is out of range."""
+    value = kl.multivariate_normal(p.loc, p.scale_tril, q.loc, q.scale_tril)
+    least = jnp.min(jnp.diagonal(p.scale_tril, axis1=-2, axis2=-1), axis=-1, initial=jnp.inf)
+    return value + jnp.where(least > 0, jnp.zeros_like(value), jnp.nan)
 
 
 def low_rank(p: MultivariateNormalLowRank, q: MultivariateNormalLowRank) -> Array:

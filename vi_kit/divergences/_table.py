@@ -84,7 +84,11 @@ RULES: tuple[Rule, ...] = (
     # Gaussians
     Rule(Normal, Normal, gaussian.normal_normal, "½[e^{2a} − 1 − 2a + (Δm/s_q)²], a = log(s_p/s_q)", checked=True),
     Rule(
-        MultivariateNormal, MultivariateNormal, gaussian.multivariate_normal, "½[‖M‖² − d − 2 log det M + ‖L_q⁻¹Δm‖²]"
+        MultivariateNormal,
+        MultivariateNormal,
+        gaussian.multivariate_normal,
+        "½[‖M‖² − d − 2 log det M + ‖L_q⁻¹Δm‖²]",
+        checked=True,
     ),
     Rule(MultivariateNormalLowRank, MultivariateNormalLowRank, gaussian.low_rank, "as dense, by Woodbury's identity"),
     Rule(MatrixNormal, MatrixNormal, gaussian.matrix_normal, "as dense with Σ = U ⊗ V, from the factors"),
