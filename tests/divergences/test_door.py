@@ -158,8 +158,16 @@ def test_rules_that_check_their_parameters_give_nan_for_each_of_them():
         factor[:, 1, 0] = loc  # as finite as the mean
         return d.MultivariateNormal(np.stack([loc, np.ones_like(loc)], axis=-1), factor)
 
+    def logits(family):
+        return lambda *x: family(logits=np.stack(x, axis=-1))
+
+    def probs(family):
+        return lambda *x: family(probs=np.stack([np.abs(x[0]) / 2, np.abs(x[1]) / 2], axis=-1))
+
     made = {"Normal": d.Normal, "MultivariateNormal": vectors}
-    assert {rule.p.__name__ for rule in RULES if rule.checked} == set(made)
+    for family in (d.Categorical, d.OneHotCategorical):
+        made |= {f"{family.__name__}, logits": logits(family), f"{family.__name__}, probs": probs(family)}
+    assert {rule.p.__name__ for rule in RULES if rule.checked} == {name.split(",")[0] for name in made}
     for make in made.values():
         p, q = make(p_loc, p_scale), make(q_loc, q_scale)
         found = jax.jit(kl)(p, q)

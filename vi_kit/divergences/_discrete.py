@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from vi_kit import kl
-from vi_kit.divergences._support import where_contained
+from vi_kit.divergences._support import nan_unless_valid, where_contained
 from vi_kit.divergences._trials import Given, Odds, log_ratio_of, odds_of, remainder, slope, the_one, times
 from vi_kit.divergences.distributions import (
     Bernoulli,
@@ -117,12 +117,17 @@ def _classes_jvp(primals: tuple[Given, Given], tangents: tuple[Given, Given]) ->
 
 
 def categorical(p: Categorical | OneHotCategorical, q: Categorical | OneHotCategorical) -> Array:
-    """Return KL between distributions of a class.
+    """Return KL between distributions of a class, NaN where parameters are out of range.
 
     Raises:
         ValueError: for different numbers of classes.
     """
-    return _of_classes((p.probs, p.logits), (q.probs, q.logits))
+    value = _of_classes((p.probs, p.logits), (q.probs, q.logits))
+    if p.logits is None or q.logits is None:
+        return nan_unless_valid(value, p, q)
+    # A logit that is NaN, which the largest may pass over, has made the value NaN.
+    valid = jnp.isfinite(jnp.max(p.logits, axis=-1)) & jnp.isfinite(jnp.max(q.logits, axis=-1))
+    return value + jnp.where(valid, jnp.zeros_like(value), jnp.nan)
 
 
 def _of_classes(p: Given, q: Given) -> Array:

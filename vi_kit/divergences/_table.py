@@ -106,8 +106,8 @@ RULES: tuple[Rule, ...] = (
     Rule(Poisson, Poisson, discrete.poisson, "λ_p log(λ_p/λ_q) − λ_p + λ_q"),
     Rule(Bernoulli, Poisson, discrete.bernoulli_poisson, "Poisson(p)‖Poisson(λ) + p + (1 − p) log(1 − p)"),
     Rule(DiscreteUniform, DiscreteUniform, discrete.discrete_uniform, "log(n_q/n_p) where contained, else +∞"),
-    Rule(Categorical, Categorical, discrete.categorical, "Σ p log(p/q)"),
-    Rule(OneHotCategorical, OneHotCategorical, discrete.categorical, "Σ p log(p/q)"),
+    Rule(Categorical, Categorical, discrete.categorical, "Σ p log(p/q)", checked=True),
+    Rule(OneHotCategorical, OneHotCategorical, discrete.categorical, "Σ p log(p/q)", checked=True),
     Rule(Multinomial, Multinomial, discrete.multinomial, "n Σ p log(p/q), +∞ where n_p ≠ n_q"),
     # Gamma, Dirichlet, Wishart and what is made of them
     Rule(Gamma, Gamma, gamma.gamma_gamma, "a_q [e^s − 1 − s] + g(a_q) − g(a_p) − Δa g′(a_p), s = log of means"),
