@@ -71,8 +71,10 @@ OBJECTIVES = {
 
 
 def is_offered(estimator, family):
-    """A mixture has no entropy in closed form, nor do others: what the family itself refuses is not claimed."""
-    return estimator is not estimators.closed_form_entropy or hasattr(family.dist(start(family)), "entropy")
+    """Mixtures and flows have no entropy in closed form: what the family itself refuses is not claimed."""
+    if estimator is not estimators.closed_form_entropy:
+        return True
+    return not isinstance(family, vk.families.Flow) and hasattr(family.dist(start(family)), "entropy")
 
 
 CELLS = [
