@@ -66,9 +66,10 @@ class SplineCoupling:
     Reverse KL takes `pathwise` gradients of them by default. Those of `sticking_the_landing` are unbiased too, but
     splines can cut p off at steep edges: inside, log q − log p is then constant and that gradient zero, and all that
     widens q is in rare, huge draws at the edges. On the banana (float32, 3,000 steps of Adam, 32 draws each) q came
-    within 0.05 nats by the one and stopped at 0.5 by the other, without the ends; at the better fit norms of gradients
-    of one draw were 7.6 (median), 45 (99 %), 65 (99.9 %), against 1.0, 18 and 180. Affine couplings make no such edges
-    and came nearer by sticking the landing.
+    within 0.05 nats by the one and stopped at 0.5 by the other; at the better fit norms of gradients of one draw were
+    7.6 (median), 45 (99 %), 65 (99.9 %), against 1.0, 18 and 180. With raw parameters held below 1 and 1,500 steps,
+    sticking the landing left out 26 % of p, with log q − log p = 0.30 = −log 0.74 elsewhere. Affine couplings came
+    nearer by sticking the landing: a loss of 0.02 against 0.07 after 1,500 steps.
 
     Args:
         num_bins: pieces of a spline.
