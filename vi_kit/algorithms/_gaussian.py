@@ -46,12 +46,6 @@ def log_determinant(scale: Scale) -> Float[Array, ""]:
     return jnp.sum(jnp.log(scale if scale.ndim == 1 else jnp.diagonal(scale)))
 
 
-def lower_factor(half_transposed: Float[Array, "rows dim"]) -> Float[Array, "dim dim"]:
-    """Return the lower L with positive diagonal and L Lᵀ = H Hᵀ, of Hᵀ, whatever its number of rows."""
-    upper = jnp.linalg.qr(half_transposed, mode="r")
-    return jnp.tril((upper * jnp.sign(jnp.diagonal(upper))[:, None]).T)
-
-
 def all_finite(tree: PyTree) -> Bool[Array, ""]:
     """Whether every number is finite."""
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))

@@ -11,8 +11,9 @@ from jaxtyping import Array
 from vi_kit import _distributions as distributions
 from vi_kit._static import configuration
 from vi_kit._types import Event, KeyArray, StepInfo, Target, check_count
-from vi_kit.algorithms._gaussian import Scale, all_finite, choose, lower_factor, matmul, pull_back
+from vi_kit.algorithms._gaussian import Scale, all_finite, choose, matmul, pull_back
 from vi_kit.families import FullRank, FullRankParams
+from vi_kit.families._gaussian_forms import lower_factor
 
 
 class GaussianScoreMatchingState(NamedTuple):
@@ -100,7 +101,7 @@ def _matched(mean: Event, lower: Scale, z: Array, scores: Array) -> tuple[Event,
     shifts, halves = jax.vmap(_match_one)(whitened, pull_back(lower, scores))
     stacked = jnp.concatenate(list(jnp.swapaxes(halves, 1, 2))) / jnp.sqrt(jnp.asarray(z.shape[0], z.dtype))
     moved = jnp.mean(z + matmul(shifts, lower.T), axis=0)
-    return moved, lower_factor(matmul(stacked, lower.T))
+    return moved, lower_factor(matmul(lower, stacked.T))
 
 
 def _match_one(offset: Event, score: Event) -> tuple[Event, Array]:

@@ -17,12 +17,12 @@ from vi_kit.algorithms._gaussian import (
     all_finite,
     check_gaussian,
     choose,
-    lower_factor,
     matmul,
     mean_and_scale,
     with_mean_and_scale,
 )
 from vi_kit.families import FullRank, MeanField
+from vi_kit.families._gaussian_forms import lower_factor
 
 _SHORTER, _LONGER = 0.25, 2.0
 
@@ -133,5 +133,5 @@ def _newton(
     values, vectors = jnp.linalg.eigh((scaled + scaled.T) / 2)
     half = units[:, None] * vectors / jnp.sqrt(jnp.abs(values))[None]
     step = matmul(half, matmul(half.T, gradient))
-    scale = lower_factor(half.T) if isinstance(family, FullRank) else units
+    scale = lower_factor(half) if isinstance(family, FullRank) else units
     return step, scale, jnp.all(values > 0)

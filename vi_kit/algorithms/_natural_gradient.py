@@ -17,12 +17,12 @@ from vi_kit.algorithms._gaussian import (
     check_gaussian,
     choose,
     log_determinant,
-    lower_factor,
     matmul,
     mean_and_scale,
     with_mean_and_scale,
 )
 from vi_kit.families import FullRank, MeanField
+from vi_kit.families._gaussian_forms import lower_factor
 
 _MEAN_FIELD_PAIRS = 16
 _DEFAULT_DECAY = 10.0
@@ -169,7 +169,7 @@ def _move_full_rank(mean: Event, lower: Scale, found: ExpectedDerivatives, rate:
     growth = _growth(values, rate)
     shift = matmul(vectors, matmul(vectors.T, found.gradient) / growth)
     half = matmul(lower, vectors / jnp.sqrt(growth)[None])
-    return mean + rate * matmul(lower, shift), lower_factor(half.T)
+    return mean + rate * matmul(lower, shift), lower_factor(half)
 
 
 def _move_mean_field(mean: Event, scale: Scale, found: ExpectedDerivatives, rate: Scalar) -> tuple[Event, Scale]:

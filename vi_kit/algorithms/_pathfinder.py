@@ -12,9 +12,10 @@ from jaxtyping import Array, Float
 from vi_kit import _distributions as distributions
 from vi_kit._static import configuration
 from vi_kit._types import Event, KeyArray, Scalar, StepInfo, Target, check_count
-from vi_kit.algorithms._gaussian import all_finite, choose, lower_factor, mean_and_scale, with_mean_and_scale
+from vi_kit.algorithms._gaussian import all_finite, choose, mean_and_scale, with_mean_and_scale
 from vi_kit.algorithms._quasi_newton import Descent, advance, begin
 from vi_kit.families import FullRank, FullRankParams
+from vi_kit.families._gaussian_forms import lower_factor
 
 
 class PathfinderState(NamedTuple):
@@ -97,7 +98,7 @@ class Pathfinder:
         value, gradient = jax.value_and_grad(lambda z: -target.log_density(z))(point)
         norm = jnp.linalg.norm(gradient)
         descent, taken = advance(state.descent, value, gradient, self.memory_size)
-        factor = lower_factor(inverse_hessian_half(descent).T)
+        factor = lower_factor(inverse_hessian_half(descent))
         params = with_mean_and_scale(self.family, descent.position + descent.direction, factor, key)
         elbo = self._elbo(params, target, key)
         better = taken & (elbo > state.elbo) & all_finite((params, elbo))
