@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from vi_kit import kl
 from vi_kit.divergences._support import nan_unless_valid, where_contained
 from vi_kit.divergences._trials import Given, Odds, log_ratio_of, odds_of, remainder, slope, the_one, times
 from vi_kit.divergences.distributions import (
@@ -19,7 +18,7 @@ from vi_kit.divergences.distributions import (
     Poisson,
 )
 from vi_kit.kl._categorical import evaluate, safe_log
-from vi_kit.kl._core import Parts, compare
+from vi_kit.kl._core import Parts, compare, divergence, rows
 
 # --- counts ----------------------------------------------------------------------------------------------------------
 
@@ -122,19 +121,24 @@ def categorical(p: Categorical | OneHotCategorical, q: Categorical | OneHotCateg
     Raises:
         ValueError: for different numbers of classes.
     """
-    value = _of_classes((p.probs, p.logits), (q.probs, q.logits))
+    normalized = p.normalized and q.normalized
+    value = _of_classes((p.probs, p.logits), (q.probs, q.logits), normalized=normalized)
     if p.logits is None or q.logits is None:
         return nan_unless_valid(value, p, q)
+    if normalized:
+        return value  # what is out of range has become NaN where it was normalized
     # A logit that is NaN, which the largest may pass over, has made the value NaN.
     valid = jnp.isfinite(jnp.max(p.logits, axis=-1)) & jnp.isfinite(jnp.max(q.logits, axis=-1))
     return value + jnp.where(valid, jnp.zeros_like(value), jnp.nan)
 
 
-def _of_classes(p: Given, q: Given) -> Array:
+def _of_classes(p: Given, q: Given, *, normalized: bool = False) -> Array:
     sizes = [the_one(x).shape[-1] for x in (p, q)]
     if sizes[0] != sizes[1]:
         raise ValueError(f"q: expected {sizes[0]} classes as p has, got {sizes[1]}")
-    return _classes(p, q) if p[1] is None or q[1] is None else kl.categorical(p[1], q[1])
+    if p[1] is None or q[1] is None:
+        return _classes(p, q)
+    return divergence(evaluate, rows(-1, None, None, p_logits=p[1], q_logits=q[1])._replace(normalized=normalized))
 
 
 def multinomial(p: Multinomial, q: Multinomial) -> Array:

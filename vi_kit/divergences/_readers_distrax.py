@@ -5,6 +5,7 @@ Fields are read: properties broadcast them to the shapes that were stored before
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -53,10 +54,16 @@ def _steps(x: Any, read: Read) -> d.Distribution:
 
 _ODDS = {"probs": "_probs", "logits": "_logits"}
 
+
+def _classes(family: Callable[..., d.Distribution]) -> Reader:
+    """Return the reader of classes, whose logits distrax has normalized."""
+    return lambda x, read: family(x._probs, x._logits, normalized=True)
+
+
 READERS: dict[str, Reader] = {
     "Bernoulli": leaf(d.Bernoulli, **_ODDS),
     "Beta": leaf(d.Beta, "_alpha", "_beta"),
-    "Categorical": leaf(d.Categorical, **_ODDS),
+    "Categorical": _classes(d.Categorical),
     "CategoricalUniform": _steps,
     "Deterministic": leaf(d.Deterministic, "_loc"),
     "Dirichlet": leaf(d.Dirichlet, "_concentration"),
@@ -74,7 +81,7 @@ READERS: dict[str, Reader] = {
     "MultivariateNormalFromBijector": _from_bijector,
     "MultivariateNormalTri": _triangular,
     "Normal": leaf(d.Normal, "_loc", "_scale"),
-    "OneHotCategorical": leaf(d.OneHotCategorical, **_ODDS),
+    "OneHotCategorical": _classes(d.OneHotCategorical),
     "Transformed": lambda x, read: transformed(read(x._distribution), x._bijector),
     "Uniform": leaf(d.Uniform, "_low", "_high"),
     "VonMises": leaf(d.VonMises, "_loc", "_concentration"),

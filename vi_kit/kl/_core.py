@@ -30,6 +30,13 @@ _ABSENT = 1e30  # stands for the gap of a class that p lacks: finite, so that it
 _BLOCK = 2**19  # elements: 2 MiB of float32
 
 
+class Layout(NamedTuple):
+    """What a program of rows is compiled for."""
+
+    axes: Axes
+    normalized: bool  # log probabilities: nothing has to be taken off before they are exponentiated
+
+
 class Rows(NamedTuple):
     """Logits of p and q in one shape; classes that do not exist hold −inf, rows that do not count hold 0."""
 
@@ -38,6 +45,7 @@ class Rows(NamedTuple):
     scale: Float[Array, "..."]  # 1/temperature, broadcasts to the logits
     axes: Axes
     mask: Bool[Array, "..."] | None  # of the rows, without class axes
+    normalized: bool = False
 
     def finish(self, values: Float[Array, "..."]) -> Float[Array, "..."]:
         """Drop the class axes and zero the rows that do not count."""
@@ -163,9 +171,13 @@ def _subtract(x: Array, y: Array) -> tuple[Array, Array]:
     return rounded, jnp.where(jnp.isfinite(lost), lost, jnp.zeros_like(lost))
 
 
-def compare(t: Array, s: Array, h: Array | None, scale: Array, axes: Axes) -> Parts:
-    """Compare rows of logits t of p and s of q; h = t − s is given where it is known more exactly."""
-    p_largest, q_largest = maximum(t, axes), maximum(s, axes)
+def compare(t: Array, s: Array, h: Array | None, scale: Array, axes: Axes, *, normalized: bool = False) -> Parts:
+    """Compare rows of logits t of p and s of q; h = t − s is given where it is known more exactly.
+
+    Normalized rows are spared the search for the largest logit; they have to have a class.
+    """
+    zero = jnp.zeros((), t.dtype)
+    p_largest, q_largest = (zero, zero) if normalized else (maximum(t, axes), maximum(s, axes))
     weight = jnp.exp((t - p_largest) * scale)
     total = jnp.sum(weight, axis=axes, keepdims=True)
     total = jnp.where(total == 0, jnp.ones_like(total), total)
@@ -204,6 +216,8 @@ def compare(t: Array, s: Array, h: Array | None, scale: Array, axes: Axes) -> Pa
         close, p * series(-jnp.where(close, ratio, jnp.zeros_like(ratio)), first=1, reach=0.5), q - p
     )
     kl = jnp.where(lacks, jnp.full_like(kl, jnp.inf), kl)
+    if normalized:
+        return Parts(p, q, gap, ratio, difference, log_q, kl)
     # A row of p without classes beside one of q that has some is no distribution.
     undefined = (jnp.max(t, axis=axes, keepdims=True) == -jnp.inf) & (jnp.max(s, axis=axes, keepdims=True) > -jnp.inf)
     return Parts(p, q, gap, ratio, difference, log_q, jnp.where(undefined, jnp.full_like(kl, jnp.nan), kl))
@@ -237,17 +251,18 @@ def project(p: Array, slope: Array, axes: Axes) -> Array:
 
 def divergence(evaluate: Evaluate, rows: Rows, parameter: Any = (), difference: Array | None = None) -> Array:
     """Apply a divergence to rows; `difference` is the logits' difference where it is known more exactly."""
-    t, s, scale, axes, _ = rows
-    return rows.finish(_compiled(evaluate, axes, t, s, difference, scale, parameter))
+    t, s, scale, axes, _, normalized = rows
+    return rows.finish(_compiled(evaluate, Layout(axes, normalized), t, s, difference, scale, parameter))
 
 
 def _evaluate(
-    evaluate: Evaluate, axes: Axes, t: Array, s: Array, h: Array | None, scale: Array, parameter: Any
+    evaluate: Evaluate, layout: Layout, t: Array, s: Array, h: Array | None, scale: Array, parameter: Any
 ) -> tuple[Array, Array, Array]:
     """Evaluate all rows at once, or on a CPU in blocks that stay in its cache: passes over memory are the cost."""
+    axes, normalized = layout
 
     def whole(t: Array, s: Array, h: Array | None, scale: Array, parameter: Any) -> tuple[Array, Array, Array]:
-        return evaluate(compare(t, s, h, scale, axes), parameter, axes)
+        return evaluate(compare(t, s, h, scale, axes, normalized=normalized), parameter, axes)
 
     def blocked(t: Array, s: Array, h: Array | None, scale: Array, parameter: Any) -> tuple[Array, Array, Array]:
         classes = t.shape[-1]
@@ -257,7 +272,7 @@ def _evaluate(
 
         def row(given: Any) -> tuple[Array, Array, Array]:
             t, s, h, scale = given
-            return evaluate(compare(t, s, h, scale, (0,)), parameter, (0,))
+            return evaluate(compare(t, s, h, scale, (0,), normalized=normalized), parameter, (0,))
 
         found = jax.lax.map(row, given, batch_size=max(1, _BLOCK // classes))
         kl, to_p, to_q = (x.reshape(*t.shape[:-1], -1) for x in found)
@@ -274,17 +289,18 @@ def _evaluate(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _divergence(
-    evaluate: Evaluate, axes: Axes, t: Array, s: Array, h: Array | None, scale: Array, parameter: Any
+    evaluate: Evaluate, layout: Layout, t: Array, s: Array, h: Array | None, scale: Array, parameter: Any
 ) -> Array:
-    return _evaluate(evaluate, axes, t, s, h, scale, parameter)[0]
+    return _evaluate(evaluate, layout, t, s, h, scale, parameter)[0]
 
 
 def _divergence_jvp(
-    evaluate: Evaluate, axes: Axes, primals: tuple[Any, ...], tangents: tuple[Any, ...]
+    evaluate: Evaluate, layout: Layout, primals: tuple[Any, ...], tangents: tuple[Any, ...]
 ) -> tuple[Array, Array]:
     """Use the analytic gradients, which keep their digits; h moves with t and s, so its own tangent is left out."""
     t, s, h, scale, parameter = primals
-    value, to_p, to_q = _evaluate(evaluate, axes, t, s, h, scale, parameter)
+    axes = layout.axes
+    value, to_p, to_q = _evaluate(evaluate, layout, t, s, h, scale, parameter)
     tangent = jnp.zeros_like(value)
     for logits, gradient, moved in ((t, to_p, tangents[0]), (s, to_q, tangents[1])):
         if not _is_zero(moved):
@@ -297,7 +313,7 @@ def _divergence_jvp(
         leaves, structure = jax.tree.flatten(parameter)
         filled = [jnp.zeros_like(x) if _is_zero(d) else d for x, d in zip(leaves, moved, strict=True)]
         filled = jax.tree.unflatten(structure, filled)
-        tangent += jax.jvp(lambda x: _evaluate(evaluate, axes, t, s, h, scale, x)[0], (parameter,), (filled,))[1]
+        tangent += jax.jvp(lambda x: _evaluate(evaluate, layout, t, s, h, scale, x)[0], (parameter,), (filled,))[1]
     return value, tangent
 
 

@@ -17,6 +17,7 @@ from vi_kit.divergences.distributions._declare import (
     positive,
     probabilities,
     probability,
+    static,
     whole,
     whole_end,
 )
@@ -87,21 +88,23 @@ class DiscreteUniform(Distribution):
 
 @family
 class Categorical(Distribution):
-    """A class; the last axis of the parameter holds the classes."""
+    """A class; the last axis of the parameter holds the classes. `normalized`: the logits are log probabilities."""
 
     support: ClassVar[str] = "classes"
     probs: Array | None = parameter(probabilities, default=None)
     logits: Array | None = parameter(logits_vector, default=None)
+    normalized: bool = static(default=False)
 
 
 @family
 class OneHotCategorical(Distribution):
-    """A class as a one-hot vector."""
+    """A class as a one-hot vector. `normalized`: the logits are log probabilities."""
 
     support: ClassVar[str] = "one_hot"
     event_ndims: ClassVar[int] = 1
     probs: Array | None = parameter(probabilities, default=None)
     logits: Array | None = parameter(logits_vector, default=None)
+    normalized: bool = static(default=False)
 
 
 @family
