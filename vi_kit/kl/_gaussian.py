@@ -102,6 +102,20 @@ def normal(
     return 0.5 * (expm1_minus(2 * (p_log_scale - q_log_scale)) + difference * difference)
 
 
+@jax.custom_jvp
+def _solve(lower: Array, right: Array) -> Array:
+    """Solve lower · x = right."""
+    return jax.lax.linalg.triangular_solve(lower, right, left_side=True, lower=True)
+
+
+@_solve.defjvp
+def _solve_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Solve once for the tangents of both sides, where JAX's own rule solves for each."""
+    lower, solved = primals[0], _solve(*primals)
+    moved = jnp.matmul(jnp.tril(tangents[0]), solved, precision=jax.lax.Precision.HIGHEST)
+    return solved, _solve(lower, tangents[1] - moved)
+
+
 def multivariate_normal(
     p_mean: Float[ArrayLike, "... dim"],
     p_scale_tril: Float[ArrayLike, "... dim dim"],
@@ -143,7 +157,7 @@ def multivariate_normal(
     # M − I is solved for, not M: near equality its entries keep their digits.
     p_lower, q_lower = jnp.tril(p_scale_tril), jnp.tril(q_scale_tril)
     right = jnp.concatenate([p_lower - q_lower, (p_mean - q_mean)[..., None]], axis=-1)
-    solved = jax.lax.linalg.triangular_solve(q_lower, right, left_side=True, lower=True)
+    solved = _solve(q_lower, right)
     off_diagonal, shift = jnp.tril(solved[..., :-1], -1), solved[..., -1]
     diagonals = [jnp.diagonal(lower, axis1=-2, axis2=-1) for lower in (p_lower, q_lower)]
     terms = expm1_minus(2 * log_ratio(*diagonals)) + jnp.sum(off_diagonal * off_diagonal, axis=-1) + shift * shift
