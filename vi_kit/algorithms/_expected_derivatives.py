@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vi_kit._arrays import namespace
 from vi_kit._types import Event, KeyArray, Scalar
-from vi_kit.algorithms._gaussian import Scale, pull_back, spread
+from vi_kit.algorithms._gaussian import Scale, matmul, pull_back, spread
 
 
 class ExpectedDerivatives(NamedTuple):
@@ -34,18 +35,18 @@ class ExpectedDerivatives(NamedTuple):
     def matrix(self) -> Float[Array, "dim dim"]:
         """Return the curvature −E[Lᵀ ∇²log p L]."""
         pairs, dim = self.directions.shape
-        found = jnp.matmul(self.directions.T, self.slopes, precision=jax.lax.Precision.HIGHEST) * (dim / pairs)
+        found = matmul(self.directions.T, self.slopes) * (dim / pairs)
         return (found + found.T) / 2
 
     def diagonal(self) -> Event:
         """Return the diagonal of the curvature."""
         pairs, dim = self.directions.shape
-        return jnp.sum(self.directions * self.slopes, axis=0) * (dim / pairs)
+        return (self.directions * self.slopes).sum(axis=0) * (dim / pairs)
 
     def along(self, direction: Event) -> Scalar:
         """Return the curvature along one direction, sᵀ A s."""
         pairs, dim = self.directions.shape
-        return jnp.sum((self.directions @ direction) * (self.slopes @ direction)) * (dim / pairs)
+        return ((self.directions @ direction) * (self.slopes @ direction)).sum() * (dim / pairs)
 
 
 def expected_derivatives(
@@ -63,24 +64,41 @@ def expected_derivatives(
     Source: Genz and Monahan, "Stochastic Integration Rules for Infinite Regions", 1998,
     https://doi.org/10.1137/S1064827595286803
     """
-    dim = mean.shape[0]
-    directions, radii = _directions(key, dim, num_pairs, mean.dtype)
+    directions, radii = _directions(key, mean.shape[0], num_pairs, mean.dtype)
+    values, gradients = jax.vmap(jax.value_and_grad(log_density))(points_of(mean, scale, directions, radii))
+    return means_of(values, pull_back(scale, gradients), directions, radii)
+
+
+def points_of(
+    mean: Event, scale: Scale, directions: Float[Array, "pairs dim"], radii: Float[Array, " pairs"]
+) -> Float[Array, "points dim"]:
+    """Return the points of the rule: ahead, behind, and the center."""
     steps = spread(scale, radii[:, None] * directions)
-    points = jnp.concatenate([mean[None] + steps, mean[None] - steps, mean[None]])
-    values, gradients = jax.vmap(jax.value_and_grad(log_density))(points)
-    gradients = pull_back(scale, gradients)
+    points: Array = namespace(mean).concatenate([mean[None] + steps, mean[None] - steps, mean[None]])
+    return points
+
+
+def means_of(
+    values: Float[Array, " points"],
+    gradients: Float[Array, "points dim"],
+    directions: Float[Array, "pairs dim"],
+    radii: Float[Array, " pairs"],
+) -> ExpectedDerivatives:
+    """Return the means by the rule, of values and whitened gradients at its points; for numpy and jax alike."""
+    xp = namespace(values)
+    num_pairs, dim = directions.shape
     ahead, behind, center = gradients[:num_pairs], gradients[num_pairs:-1], gradients[-1]
-    weights = dim / jnp.square(radii)
+    weights = dim / xp.square(radii)
     bends = weights * (0.5 * (values[:num_pairs] + values[num_pairs:-1]) - values[-1])
     turns = weights[:, None] * (0.5 * (ahead + behind) - center[None])
     slopes = (behind - ahead) / (2 * radii[:, None])
     # Over complete bases the quadratic part adds up to its trace without error, however it differs by direction.
     complete = num_pairs % dim == 0
-    known = 0.5 * dim * jnp.sum(directions * slopes, axis=1) if complete else jnp.zeros_like(bends)
+    known = 0.5 * dim * xp.sum(directions * slopes, axis=1) if complete else xp.zeros_like(bends)
     return ExpectedDerivatives(
-        log_density=values[-1] + jnp.mean(bends),
-        error=jnp.std(bends + known) / math.sqrt(num_pairs),
-        gradient=center + jnp.mean(turns, axis=0),
+        log_density=values[-1] + xp.mean(bends),
+        error=xp.std(bends + known) / math.sqrt(num_pairs),
+        gradient=center + xp.mean(turns, axis=0),
         directions=directions,
         slopes=slopes,
     )

@@ -6,8 +6,10 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
+from vi_kit._arrays import namespace
 from vi_kit._types import Event, KeyArray, Params
 from vi_kit.families import FullRank, MeanField
 
@@ -43,7 +45,8 @@ def pull_back(scale: Scale, rows: Float[Array, "n dim"]) -> Float[Array, "n dim"
 
 def log_determinant(scale: Scale) -> Float[Array, ""]:
     """Return log |L|."""
-    return jnp.sum(jnp.log(scale if scale.ndim == 1 else jnp.diagonal(scale)))
+    xp: Any = namespace(scale)
+    return xp.sum(xp.log(scale if scale.ndim == 1 else xp.diagonal(scale)))  # type: ignore[no-any-return]
 
 
 def all_finite(tree: PyTree) -> Bool[Array, ""]:
@@ -58,4 +61,6 @@ def choose(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
 
 def matmul(x: Array, y: Array) -> Array:
     """Multiply matrices without rounding the factors, as accelerators do."""
+    if isinstance(x, np.ndarray):
+        return x @ y
     return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)

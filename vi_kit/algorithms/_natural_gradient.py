@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from vi_kit._arrays import namespace
 from vi_kit._static import configuration, leaf
 from vi_kit._types import Event, KeyArray, Params, Scalar, StepInfo, Target, check_count
 from vi_kit.algorithms._expected_derivatives import ExpectedDerivatives, expected_derivatives
@@ -147,7 +148,7 @@ class NaturalGradient:
         settled = state.settled + (taken & (loss >= state.loss - noise)).astype(jnp.int32)
         rate = length / (1 + settled.astype(length.dtype) / state.decay)
         mean, scale = mean_and_scale(self.family, params)
-        move = _move_full_rank if isinstance(self.family, FullRank) else _move_mean_field
+        move = move_full_rank if isinstance(self.family, FullRank) else move_mean_field
         candidate = with_mean_and_scale(self.family, *move(mean, scale, derivatives, rate), key)
         candidate = choose(jnp.isfinite(best), candidate, state.candidate)  # nothing is known before the first
         new = NaturalGradientState(params, best, derivatives, candidate, length, settled, state.decay)
@@ -158,24 +159,30 @@ class NaturalGradient:
         return state.params
 
 
-def _growth(curvature: Array, rate: Scalar) -> Array:
+def _growth(curvature: Array, rate: Scalar | float) -> Array:
     """Return the factor of the precision: 1 + x where it rises, 1 / (1 − x), at least 1/2, where it falls."""
+    xp = namespace(curvature)
     change = rate * (curvature - 1)
-    return jnp.where(change >= 0, 1 + change, 1 / (1 + jnp.minimum(jnp.maximum(-change, 0), 1)))
+    factor: Array = xp.where(change >= 0, 1 + change, 1 / (1 + xp.minimum(xp.maximum(-change, 0), 1)))
+    return factor
 
 
-def _move_full_rank(mean: Event, lower: Scale, found: ExpectedDerivatives, rate: Scalar) -> tuple[Event, Scale]:
-    values, vectors = jnp.linalg.eigh(found.matrix())
+def move_full_rank(mean: Event, lower: Scale, found: ExpectedDerivatives, rate: Scalar | float) -> tuple[Event, Scale]:
+    """Return mean and factor after a step of this length; for numpy and jax alike."""
+    xp = namespace(mean)
+    values, vectors = xp.linalg.eigh(found.matrix())
     growth = _growth(values, rate)
     shift = matmul(vectors, matmul(vectors.T, found.gradient) / growth)
-    half = matmul(lower, vectors / jnp.sqrt(growth)[None])
+    half = matmul(lower, vectors / xp.sqrt(growth)[None])
     return mean + rate * matmul(lower, shift), lower_factor(half)
 
 
-def _move_mean_field(mean: Event, scale: Scale, found: ExpectedDerivatives, rate: Scalar) -> tuple[Event, Scale]:
+def move_mean_field(mean: Event, scale: Scale, found: ExpectedDerivatives, rate: Scalar | float) -> tuple[Event, Scale]:
+    """Return mean and standard deviations after a step of this length; for numpy and jax alike."""
+    xp = namespace(mean)
     growth = _growth(found.diagonal(), rate)
     shift = found.gradient / growth
     # With correlations in p the full step may overshoot without end: no farther than the curvature along it says.
-    bend, slope = found.along(shift), jnp.sum(shift * found.gradient)
-    reach = jnp.where(bend > slope, slope / jnp.where(bend > slope, bend, 1), 1)
-    return mean + rate * reach * scale * shift, scale / jnp.sqrt(growth)
+    bend, slope = found.along(shift), xp.sum(shift * found.gradient)
+    reach = xp.where(bend > slope, slope / xp.where(bend > slope, bend, 1), 1)
+    return mean + rate * reach * scale * shift, scale / xp.sqrt(growth)

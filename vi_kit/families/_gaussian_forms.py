@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vi_kit._arrays import namespace
 from vi_kit._distributions import DiagonalNormal, LowRankNormal, TriangularNormal
 from vi_kit._types import KeyArray
 from vi_kit.families._block_diagonal_normal import BlockDiagonalNormal
@@ -51,10 +52,11 @@ def root_rows(gaussian: Any, indices: Array | np.ndarray) -> Float[Array, "rows 
 
 
 def lower_factor(root: Float[Array, "rows columns"]) -> Float[Array, "rows rows"]:
-    """Return the lower factor, with a positive diagonal, of B Bᵀ."""
-    upper = jnp.linalg.qr(root.T, mode="r")
-    lower: Array = (upper * jnp.sign(jnp.diagonal(upper))[:, None]).T
-    return jnp.tril(lower)
+    """Return the lower factor, with a positive diagonal, of B Bᵀ; for numpy and jax alike."""
+    xp = namespace(root)
+    upper = xp.linalg.qr(root.T, mode="r")
+    lower: Array = xp.tril((upper * xp.sign(xp.diagonal(upper))[:, None]).T)
+    return lower
 
 
 def factor_of(gaussian: Any) -> Float[Array, "dim dim"]:
