@@ -17,6 +17,9 @@ ROWS = {
     "fixed_draws-full_rank": vk.algorithms.FixedDraws(FULL),
     "fixed_draws-mean_field": vk.algorithms.FixedDraws(MEAN),
     "gaussian_score_matching": vk.algorithms.GaussianScoreMatching(FULL),
+    "iterate_averaging": vk.algorithms.IterateAveraging(
+        vk.algorithms.GradientDescent(vk.objectives.ReverseKL(FULL), optax.adam, 0.05)
+    ),
     "laplace-full_rank": vk.algorithms.Laplace(FULL),
     "laplace-mean_field": vk.algorithms.Laplace(MEAN),
     "natural_gradient-full_rank": vk.algorithms.NaturalGradient(FULL),

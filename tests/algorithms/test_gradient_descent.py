@@ -26,6 +26,8 @@ OPTIMIZERS = {
     "schedule_free": (optax.contrib.schedule_free_adamw, 0.1),
     "prodigy": (optax.contrib.prodigy, 1.0),
     "dog": (optax.contrib.dog, 1.0),
+    "dowg": (optax.contrib.dowg, 1.0),
+    "wants params": (optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.05)), None),
     "reduce_on_plateau": (optax.chain(optax.adam(0.1), optax.contrib.reduce_on_plateau()), None),
 }
 
@@ -41,7 +43,7 @@ def test_optax_optimizers_bring_the_mean_nearer(name, key):
     fit = vk.optimize(key, target(), algorithm, START, num_steps=30)
     assert bool(fit.finite)
     distance = np.linalg.norm(fit.params.mean)
-    slow_starter = name in {"prodigy", "dog"}  # they first feel out the size of a step
+    slow_starter = name in {"prodigy", "dog", "dowg"}  # they first feel out the size of a step
     assert distance < np.linalg.norm(START.mean) - (0.003 if slow_starter else 0.05), distance
     assert {leaf.dtype for leaf in jax.tree.leaves(fit.params)} == {jnp.dtype("float32")}
 
@@ -75,6 +77,37 @@ def test_a_schedule_sees_the_step(key):
 
     np.testing.assert_array_equal(run(10).params.mean, run(3).params.mean)
     assert np.any(run(3).params.mean != run(2).params.mean)
+
+
+def test_params_are_passed_to_an_optimizer_that_wants_them(key):
+    """Weight decay by hand: θ − rate (gradient + decay θ)."""
+    decayed = optax.chain(optax.add_decayed_weights(0.5), optax.sgd(0.3))
+    algorithm = vk.algorithms.GradientDescent(OBJECTIVE, decayed)
+    after, _ = algorithm.step(algorithm.init(START, target(), jax.random.key(0)), target(), jax.random.clone(key))
+    gradient = jax.grad(OBJECTIVE)(START, target(), key)
+    np.testing.assert_allclose(after.params.mean, START.mean - 0.3 * (gradient.mean + 0.5 * START.mean), rtol=1e-6)
+
+
+def test_eval_params_of_schedule_free_are_the_mean_of_its_inner_iterates(key):
+    """At a constant rate x_t = (z_1 + … + z_t) / t, of z the optimizer's own sequence; gradients are taken at y."""
+    algorithm = vk.algorithms.GradientDescent(
+        OBJECTIVE, optax.contrib.schedule_free_sgd, 0.1, eval_params=optax.contrib.schedule_free_eval_params
+    )
+    step = jax.jit(algorithm.step)
+    state = algorithm.init(START, target(), jax.random.key(0))
+    np.testing.assert_allclose(algorithm.params(state).mean, START.mean, rtol=1e-6)
+    inner = []
+    for step_key in jax.random.split(key, 5):
+        state, _ = step(state, target(), step_key)
+        inner.append(state.optimizer_state.z)
+    averaged = algorithm.params(state)
+    np.testing.assert_allclose(averaged.mean, np.mean([z.mean for z in inner], axis=0), rtol=1e-5)
+    np.testing.assert_allclose(averaged.log_scale, np.mean([z.log_scale for z in inner], axis=0), rtol=1e-4, atol=1e-6)
+    assert np.abs(averaged.mean - state.params.mean).max() > 1e-3  # the iterate is elsewhere
+    fit = vk.optimize(jax.random.key(1), target(), algorithm, START, num_steps=30)
+    last = fit.state.algorithm_state
+    expected = optax.contrib.schedule_free_eval_params(last.optimizer_state, last.params)
+    np.testing.assert_allclose(fit.params.mean, expected.mean, rtol=1e-5)
 
 
 def test_the_learning_rate_is_in_the_state():
@@ -116,6 +149,11 @@ def test_double_precision_stays_double(x64, key):
             lambda: vk.algorithms.GradientDescent(OBJECTIVE, optax.adam, True),
             TypeError,
             "learning_rate: expected one number",
+        ),
+        (
+            lambda: vk.algorithms.GradientDescent(OBJECTIVE, optax.adam, eval_params=True),
+            TypeError,
+            "eval_params: expected a function of the optimizer's state",
         ),
         (
             lambda: vk.algorithms.GradientDescent(OBJECTIVE, optax.adam, np.ones(2)),

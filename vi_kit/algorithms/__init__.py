@@ -8,6 +8,8 @@ from vi_kit.algorithms._gaussian_score_matching import GaussianScoreMatching as 
 from vi_kit.algorithms._gaussian_score_matching import GaussianScoreMatchingState as GaussianScoreMatchingState
 from vi_kit.algorithms._gradient_descent import GradientDescent as GradientDescent
 from vi_kit.algorithms._gradient_descent import GradientDescentState as GradientDescentState
+from vi_kit.algorithms._iterate_averaging import IterateAveraging as IterateAveraging
+from vi_kit.algorithms._iterate_averaging import IterateAveragingState as IterateAveragingState
 from vi_kit.algorithms._laplace import Laplace as Laplace
 from vi_kit.algorithms._laplace import LaplaceState as LaplaceState
 from vi_kit.algorithms._linear_response import linear_response_covariance as linear_response_covariance

@@ -41,6 +41,10 @@ class GradientDescent:
         optimizer: an optax factory such as `optax.adam`, called with the learning rate, or a ready transformation.
         learning_rate: a number (another value compiles nothing) or an optax schedule; 0.01 where none is given.
             Not to be given with a ready transformation, which has its own.
+        eval_params: the point to read off, from the optimizer's state and its iterate; None reads the iterate.
+            Optimizers that average inside, such as those that are schedule-free, follow gradients elsewhere than at
+            the point that they promise: theirs is `optax.contrib.schedule_free_eval_params`. To average the iterates
+            of any other, see `vi_kit.algorithms.IterateAveraging`.
 
     A step whose loss or gradient is not finite leaves parameters and optimizer as they were.
 
@@ -58,6 +62,7 @@ class GradientDescent:
     objective: Objective
     optimizer: Callable[..., optax.GradientTransformation] | optax.GradientTransformation
     learning_rate: float | Callable[[Any], Any] | Array | None = leaf(default=None)
+    eval_params: Callable[[PyTree, Params], Params] | None = None
 
     def __post_init__(self) -> None:
         """Check that the optimizer and its learning rate go together."""
@@ -73,6 +78,11 @@ class GradientDescent:
             dtype = getattr(rate, "dtype", None) or np.asarray(rate).dtype
             if np.shape(rate) != () or not jnp.issubdtype(dtype, jnp.number):
                 raise TypeError(f"learning_rate: expected one number or an optax schedule, got {rate!r}")
+        if self.eval_params is not None and not callable(self.eval_params):
+            raise TypeError(
+                "eval_params: expected a function of the optimizer's state and the parameters, such as "
+                f"optax.contrib.schedule_free_eval_params, got {self.eval_params!r}"
+            )
         if not callable(self.objective):
             raise TypeError(f"objective: expected one of vi_kit.objectives, got {self.objective!r}")
 
@@ -127,5 +137,8 @@ class GradientDescent:
         return new_state, StepInfo(loss, norm, finite)
 
     def params(self, state: GradientDescentState) -> Params:
-        """Read the parameters off a state."""
-        return state.params
+        """Read the parameters off a state: the iterate, or what `eval_params` makes of it."""
+        if self.eval_params is None:
+            return state.params
+        with _optax_promotion():
+            return self.eval_params(state.optimizer_state, state.params)
