@@ -61,7 +61,8 @@ class Stratified:
         def one(z: Event) -> Scalar:
             return integrand(params, z, log_q_of_draw(family, params, z))
 
-        values = jax.vmap(jax.vmap(one))(rounds)
+        # One axis of draws: two of them cost a transposition of what the target makes of each.
+        values = jax.vmap(one)(rounds.reshape(-1, rounds.shape[-1])).reshape(rounds.shape[:2])
         return jnp.sum(jnp.exp(q.log_weights) * jnp.mean(values, axis=0))
 
     def log_mean(
