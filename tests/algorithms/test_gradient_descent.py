@@ -79,6 +79,18 @@ def test_a_schedule_sees_the_step(key):
     assert np.any(run(3).params.mean != run(2).params.mean)
 
 
+@pytest.mark.parametrize("family", [FAMILY, vk.families.FullRank(2)], ids=["mean_field", "full_rank"])
+def test_the_proximal_step_of_the_entropy_is_its_gradient_step(family, key):
+    """argmin −rate Σ s + ½ |s − s₀|² = s₀ + rate: the entropy alone, of a flat target, moves log scales by the rate."""
+    flat = vk.make_target(lambda x: 0.0 * jnp.sum(x), 2)
+    objective = vk.objectives.ReverseKL(family, vk.estimators.closed_form_entropy, num_samples=2)
+    algorithm = vk.algorithms.GradientDescent(objective, optax.sgd, learning_rate=0.3)
+    start = family.init(jax.random.key(0), scale=jnp.array([0.01, 100.0]))
+    after, _ = algorithm.step(algorithm.init(start, flat, jax.random.key(0)), flat, key)
+    np.testing.assert_allclose(after.params.log_scale, start.log_scale + 0.3, rtol=1e-6)
+    np.testing.assert_array_equal(after.params.mean, start.mean)
+
+
 def test_params_are_passed_to_an_optimizer_that_wants_them(key):
     """Weight decay by hand: θ − rate (gradient + decay θ)."""
     decayed = optax.chain(optax.add_decayed_weights(0.5), optax.sgd(0.3))

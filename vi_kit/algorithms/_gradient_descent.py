@@ -46,7 +46,9 @@ class GradientDescent:
             the point that they promise: theirs is `optax.contrib.schedule_free_eval_params`. To average the iterates
             of any other, see `vi_kit.algorithms.IterateAveraging`.
 
-    A step whose loss or gradient is not finite leaves parameters and optimizer as they were.
+    A step whose loss or gradient is not finite leaves parameters and optimizer as they were. Gaussian families hold
+    the logarithms of their scales, in which the entropy is linear: its proximal step, which other coordinates need to
+    keep scales positive, is its gradient step here.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, vi_kit as vk
