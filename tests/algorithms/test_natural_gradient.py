@@ -9,7 +9,7 @@ from statistical import assert_mean, expect_rejection
 
 import vi_kit as vk
 from vi_kit.algorithms._expected_derivatives import expected_derivatives
-from vi_kit.algorithms._natural_gradient import _move_full_rank
+from vi_kit.algorithms._natural_gradient import move_full_rank
 
 FULL = vk.families.FullRank(2)
 
@@ -76,7 +76,7 @@ def test_a_step_is_the_bayesian_learning_rule_where_precisions_rise(rate, key):
     lower = np.array([[2.0, 0, 0], [0.5, 1.5, 0], [-0.3, 0.4, 3.0]])
     mean = np.array([1.0, -2.0, 0.5])
     found = expected_derivatives(problem.target.log_density, jnp.asarray(mean), jnp.asarray(lower), key, 3)
-    moved, factor = _move_full_rank(jnp.asarray(mean), jnp.asarray(lower), found, jnp.asarray(rate))
+    moved, factor = move_full_rank(jnp.asarray(mean), jnp.asarray(lower), found, jnp.asarray(rate))
     target_precision = np.linalg.inv(problem.covariance)
     precision = (1 - rate) * np.linalg.inv(lower @ lower.T) + rate * target_precision
     np.testing.assert_allclose(np.linalg.inv(factor @ factor.T), precision, rtol=1e-9)

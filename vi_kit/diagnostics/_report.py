@@ -55,6 +55,7 @@ class Report:
         coordinates: moments of every coordinate, derived quantities included.
         evaluations: log densities evaluated, with or without gradient.
         seconds: wall time of the whole fit, `compile_seconds` of it before the first step was done.
+        story: what `fit` tried where it was given no algorithm, what that cost, and why it went on.
     """
 
     dim: int
@@ -76,6 +77,7 @@ class Report:
     evaluations: int = 0
     seconds: float = 0.0
     compile_seconds: float = 0.0
+    story: tuple[str, ...] = ()
     device: str = ""
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
 

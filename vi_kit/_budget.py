@@ -1,0 +1,78 @@
+"""What a fit may spend, and what it has spent."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+from vi_kit.diagnostics._draws import BLOCK
+
+_LEAST_DRAWS = 25
+_NUM_DRAWS = 4_096
+_DRAW_SHARE = 0.2  # of the seconds, that the draws of the diagnosis may take
+
+
+class OutOfBudgetError(Exception):
+    """The next evaluations would cost more than is left."""
+
+
+@dataclass
+class Budget:
+    """Seconds and evaluations of one fit.
+
+    Attributes:
+        began: when it began, by `time.perf_counter`.
+        max_seconds: wall time it may take, compilation included.
+        max_evaluations: target evaluations it may take, None for any number.
+        evaluations: those taken so far.
+        evaluation_seconds: what one takes, 0 where that is not known.
+    """
+
+    began: float
+    max_seconds: float
+    max_evaluations: int | None = None
+    evaluations: int = 0
+    evaluation_seconds: float = 0.0
+    _block: int = 0
+
+    def seconds(self) -> float:
+        """Return the wall time since the fit began."""
+        return time.perf_counter() - self.began
+
+    def seconds_left(self) -> float:
+        """Return the wall time left, less what the diagnosis needs (at most half of it all)."""
+        reserve = min(self.diagnosis_evaluations() * self.evaluation_seconds, 0.5 * self.max_seconds)
+        return self.max_seconds - reserve - self.seconds()
+
+    def evaluations_left(self) -> float:
+        """Return the evaluations left, less those of the diagnosis."""
+        if self.max_evaluations is None:
+            return math.inf
+        return self.max_evaluations - self.evaluations - self.diagnosis_evaluations()
+
+    def spent(self) -> str:
+        """Say which budget was spent."""
+        if self.evaluations_left() < 1:
+            return f"the budget of {self.max_evaluations} evaluations was spent"
+        return f"the budget of {self.max_seconds:g} seconds was spent"
+
+    def num_draws(self) -> int:
+        """Return how many draws the diagnosis takes: fewer where an evaluation takes long or few are allowed."""
+        seconds = self.evaluation_seconds
+        affordable = _DRAW_SHARE * self.max_seconds / seconds if seconds > 0 else math.inf
+        if self.max_evaluations is not None:
+            affordable = min(affordable, self.max_evaluations / 4)
+        return int(max(_LEAST_DRAWS, min(_NUM_DRAWS, affordable)))
+
+    def block(self) -> int:
+        """Return how many draws to evaluate at once: fewer where one evaluation takes long."""
+        if self._block == 0:  # chosen once: another size is another program
+            seconds, most = self.evaluation_seconds, self.num_draws()
+            self._block = next((size for size in (BLOCK, 32, 4) if size * seconds < 1.0 and size <= most), 1)
+        return self._block
+
+    def diagnosis_evaluations(self) -> int:
+        """Return the evaluations that the draws of the diagnosis take, in whole blocks."""
+        num, block = self.num_draws(), self.block()
+        return -(-num // block) * block

@@ -1,0 +1,306 @@
+"""What `fit` does where it is given no algorithm: rungs from cheap to rich, until the answer can be believed.
+
+1. A Gaussian by natural gradients: nothing to tune, one program for the density and its gradient.
+2. Climbs from dispersed starts. Where they end in other modes: a mixture with a component for each.
+3. Where one mode is not Gaussian enough: a flow that starts as that Gaussian; once more with more draws a step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array
+
+from vi_kit import _distributions as distributions
+from vi_kit import families
+from vi_kit._budget import Budget, OutOfBudgetError
+from vi_kit._driver import Callback, Run, conclude
+from vi_kit._evaluator import Evaluator
+from vi_kit._gaussian_fit import GaussianFit, fit_gaussian
+from vi_kit._mixture_fit import fit_mixture
+from vi_kit._nonfinite import explain_nonfinite, named
+from vi_kit._posterior import History, Posterior
+from vi_kit._progress import Progress, ProgressBar
+from vi_kit._restarts import explore
+from vi_kit._types import Family, KeyArray, Params, Target
+from vi_kit.algorithms import GradientDescent
+from vi_kit.families._mixture import MixtureParams
+from vi_kit.objectives import ReverseKL
+
+LARGEST_FULL_RANK = 300
+MOST_STEPS = 120
+_START_SCALES = (0.1, 0.01, 1e-3)  # the first that keeps the draws where the density is finite
+_OTHER_STARTS = 8
+_WIDENING = 1.3  # growth of a standard deviation in a last step, from which there may be no end to it
+_LARGEST_FLOW = 64
+_RANK = 10
+_LACK = 3.0  # nats by which log p̃/q is above log Z where q has a twentieth of the mass it should have
+_FLOW_SHARE = 0.6  # of the seconds that are left, for one rung
+
+
+@dataclass(frozen=True)
+class _Training:
+    """How a flow is trained: chosen in experiments/no_tuning."""
+
+    num_samples: int
+    learning_rate: float
+    steps: int = 2_000
+    least_steps: int = 500
+
+
+_FIRST, _SECOND, _LOW_RANK = _Training(32, 1e-2), _Training(256, 5e-3), _Training(8, 1e-2)
+
+
+class Ladder:
+    """One fit without an algorithm, on the host."""
+
+    def __init__(
+        self, key: KeyArray, target: Target, budget: Budget, callback: Callback | None, bar: ProgressBar
+    ) -> None:
+        self.key, host_key = jax.random.split(key)
+        self.generator = np.random.default_rng(np.asarray(jax.random.key_data(host_key)).ravel())
+        self.target = target
+        self.budget = budget
+        self.callback = callback
+        self.bar = bar
+        self.evaluate = Evaluator(target, budget)
+        self.story: list[str] = []
+        self.posteriors: list[Posterior] = []
+        self.gaussian: GaussianFit | None = None
+        self.doubt = "the fit ended before other starts could be tried, and nobody looked for another mode"
+        self.agreement = ""
+        self.places = np.zeros((1, target.dim))
+        self.steps = 0
+        self.losses: list[float] = []
+        self.compile_seconds = 0.0
+        self.asked_to_stop = False
+
+    def run(self, mean: np.ndarray | None) -> Posterior:
+        """Climb; return the best posterior there is when it can be believed, or nothing is left to try or to spend."""
+        stopped = "nothing was left to try"
+        try:
+            self._gaussian_rung(mean)
+            self._judge_gaussian()
+            self._other_rungs()
+        except OutOfBudgetError as error:
+            stopped = str(error)
+        except KeyboardInterrupt:
+            if self.gaussian is None:
+                raise
+            stopped = "interrupted"
+        if not self.posteriors:
+            if self.gaussian is None:
+                raise ValueError(f"max_seconds, max_evaluations: {stopped} before the first step was done")
+            self._judge_gaussian()
+        return self._best(stopped)
+
+    # --- the rungs ----------------------------------------------------------------------------------------------------
+
+    def _gaussian_rung(self, mean: np.ndarray | None) -> None:
+        """Fit from the origin, or from the mean that was given; where the density is not finite there, nearby."""
+        dim = self.target.dim
+        origin = np.zeros(dim) if mean is None else mean
+        for i in range(_OTHER_STARTS + 1):
+            center = origin + (self.generator.normal(size=dim) if i else 0)
+            for scale in _START_SCALES:
+                first = np.full(dim, scale)
+                found = fit_gaussian(
+                    self.evaluate, center, np.diag(first) if dim <= LARGEST_FULL_RANK else first, self.generator,
+                    most_steps=MOST_STEPS, watch=self._watch,
+                )  # fmt: skip
+                if found is not None:
+                    self.gaussian = found
+                    return
+            if mean is not None:
+                break
+        raise ValueError(explain_nonfinite(self.target, jnp.asarray(origin, jnp.result_type(float))))
+
+    def _watch(self, now: GaussianFit) -> bool:
+        self.gaussian = now
+        self.steps += 1
+        self.losses.append(-now.elbo)
+        self.compile_seconds = max(self.compile_seconds, self.evaluate.compile_seconds)
+        params = None if self.callback is None else self._params(now)[1]
+        seconds, evaluations = self.budget.seconds(), self.budget.evaluations
+        progress = Progress(self.steps, MOST_STEPS, -now.elbo, None, seconds, evaluations, params)
+        self.bar.update(progress)
+        if self.callback is not None and self.callback(progress):
+            self.asked_to_stop = True
+        return self.asked_to_stop
+
+    def _judge_gaussian(self) -> None:
+        assert self.gaussian is not None, "a Gaussian was fitted"
+        family, params = self._params(self.gaussian)
+        how = f"{self.gaussian.steps} steps of natural gradients"
+        self._conclude(family, params, how, self.losses, self.gaussian.steps)
+
+    def _other_rungs(self) -> None:
+        assert self.gaussian is not None, "a Gaussian was fitted"
+        if self.asked_to_stop:
+            return
+        coordinate, growth = self.gaussian.widest
+        if not self.gaussian.settled and growth > _WIDENING:
+            label = named(self.target, np.arange(self.target.dim) == coordinate)
+            self.doubt = f"q kept widening along {label} to the last step; the posterior may be improper there"
+            return
+        believed = self.posteriors[-1].report.reliable
+        found = explore(self.evaluate, self.gaussian, self.generator, doubted=not believed)
+        several = len(found.fits) > 1
+        where = f"in {len(found.fits)} places" if several else "in the same place"
+        self.agreement = f"{found.num_starts} dispersed starts ended {where}"
+        self.story.append(self.agreement)
+        self.places = np.stack([fit.mean for fit in found.fits])
+        self.doubt = "" if found.complete else f"{self.agreement}, the last of them in new ones: there may be more"
+        if several:
+            self._mixture_rung(found.fits)
+        if not self.posteriors[-1].report.reliable and found.complete:
+            self._richer_rungs()
+
+    def _mixture_rung(self, fits: tuple[GaussianFit, ...]) -> None:
+        if self.target.dim > LARGEST_FULL_RANK:
+            return
+        found = fit_mixture(self.evaluate, fits, self.generator)
+        family = families.Mixture(self.target.dim, len(fits), families.FullRank)
+        dtype = jnp.result_type(float)
+
+        def make(mean: Array, scale: Array) -> Params:  # the key is not used
+            return families.FullRank(self.target.dim).init(jax.random.key(0), mean=mean, scale=scale)
+
+        components = jax.vmap(make)(jnp.asarray(found.means, dtype), jnp.asarray(found.scales, dtype))
+        params = MixtureParams(components, jnp.log(jnp.asarray(found.weights, dtype)))
+        self._conclude(family, params, "weighted draws from every mode", [], 0)
+
+    def _richer_rungs(self) -> None:
+        dim = self.target.dim
+        if dim > LARGEST_FULL_RANK:
+            low_rank = families.LowRank(dim, _RANK)
+            self._train(low_rank, self._start(low_rank), _LOW_RANK)
+        if dim > _LARGEST_FLOW:
+            return
+        flow, heavy = families.Flow(dim), families.Flow(dim, base=families.StudentT)
+        params = self._train(flow, self._start(flow), _FIRST)
+        if params is None or self._is_done():
+            return
+        report = self.posteriors[-1].report
+        assert report.khat is not None, "the target has a density"
+        # Where weights hold but change moments, it is the tails; else more draws a step show what is missing.
+        tails = report.khat < report.khat_threshold
+        for of_tails in (tails, not tails):
+            went = self._train(heavy, self._start(heavy), _FIRST) if of_tails else self._train(flow, params, _SECOND)
+            if went is None or self._is_done():
+                return
+
+    def _is_done(self) -> bool:
+        return self.asked_to_stop or self.posteriors[-1].report.reliable
+
+    def _start(self, family: Any) -> Params:
+        """Return the member that equals the Gaussian of the first rung."""
+        self.key, start_key = jax.random.split(self.key)
+        first = self.posteriors[0]
+        return family.init_from(start_key, first.family.dist(first.params))
+
+    def _train(self, family: Any, params: Params, training: _Training) -> Params | None:
+        """Take one training further; None where there is not enough left to spend on it."""
+        seconds = training.num_samples * self.budget.evaluation_seconds
+        affordable = min(
+            _FLOW_SHARE * self.budget.seconds_left() / max(seconds, 1e-9),
+            self.budget.evaluations_left() / training.num_samples,
+        )
+        if affordable < training.least_steps:
+            self.story.append(f"{type(family).__name__} with {training.num_samples} draws a step: beyond the budget")
+            return None
+        steps = int(min(training.steps, affordable))
+        rate = optax.cosine_decay_schedule(training.learning_rate, steps)
+        objective = ReverseKL(family, num_samples=training.num_samples)
+        algorithm = GradientDescent(objective, optax.adam, learning_rate=rate)
+        run = Run(self.target, algorithm, steps, self.budget, self._relay(steps))
+        self.key, run_key, elbo_key = jax.random.split(self.key, 3)
+        run.go(run_key, params, elbo_key, self.bar)
+        how = f"{run.done:,} steps of Adam with {training.num_samples} draws"
+        self._conclude(family, run.params, how, list(np.concatenate(run.losses)), run.done)
+        if run.stopped == "interrupted":
+            raise KeyboardInterrupt
+        return run.params
+
+    def _relay(self, steps: int) -> Callback | None:
+        if self.callback is None:
+            return None
+        done, callback = self.steps, self.callback
+
+        def relay(progress: Progress) -> bool:
+            now = progress._replace(step=done + progress.step, num_steps=done + steps)
+            self.asked_to_stop = self.asked_to_stop or bool(callback(now))
+            return self.asked_to_stop
+
+        return relay
+
+    # --- what comes of them -------------------------------------------------------------------------------------------
+
+    def _params(self, fit: GaussianFit) -> tuple[Family, Params]:
+        dtype = jnp.result_type(float)
+        dim = self.target.dim
+        family: Any = families.FullRank(dim) if fit.scale.ndim == 2 else families.MeanField(dim)
+        mean, scale = jnp.asarray(fit.mean, dtype), jnp.asarray(fit.scale, dtype)
+        return family, family.init(jax.random.key(0), mean=mean, scale=scale)  # its key is not used
+
+    def _conclude(self, family: Family, params: Params, how: str, losses: list[float], steps: int) -> None:
+        self.key, draw_key = jax.random.split(self.key)
+        history = History(np.asarray(losses), np.zeros(0, int), np.zeros(0), np.zeros(0))
+        posterior = conclude(draw_key, self.target, family, params, self.budget, history, objective=how, steps=steps)
+        self.posteriors.append(posterior)
+        report = posterior.report
+        elbo = report.elbo
+        assert elbo is not None, "the target has a density"
+        self.story.append(
+            f"{report.family}, {how}: ELBO {float(elbo.value):.2f} ± {float(elbo.standard_error):.2f}, "
+            f"k̂ {report.khat:.2f}; {self.budget.evaluations:,} evaluations and {self.budget.seconds():.1f} s so far"
+        )
+
+    def _lack(self, posterior: Posterior) -> str:
+        """Say of what place, where a start ended, q has too little: there p̃/q is far above its mean, Z."""
+        if len(self.places) == 1:
+            return ""
+        q = posterior.family.dist(posterior.params)
+        places = jnp.asarray(self.places, jnp.result_type(float))
+        log_q = np.asarray(jax.vmap(lambda z: distributions.log_prob(q, z))(places), np.float64)
+        log_p = np.asarray(jax.vmap(self.target.log_density)(places), np.float64)
+        log_normalizer = posterior.report.log_normalizer
+        assert log_normalizer is not None, "the target has a density"
+        missing = int(np.sum(log_p - log_q > float(log_normalizer.value) + _LACK))
+        return f"{self.agreement}, of which q lacks {missing}" if missing else ""
+
+    def _best(self, stopped: str) -> Posterior:
+        """Return the rung that can be believed, or the one of highest ELBO, with the whole story."""
+
+        def worth(posterior: Posterior) -> tuple[bool, float]:
+            elbo = posterior.report.elbo
+            value = float(elbo.value) if elbo is not None else float("nan")
+            return posterior.report.reliable, value if np.isfinite(value) else -np.inf
+
+        best = max(self.posteriors, key=worth)
+        report = best.report
+        reliable, reason = report.reliable, report.reason
+        doubt = self.doubt or (self._lack(best) if reliable else "")
+        if reliable and doubt:
+            reliable, reason = False, f"Do not believe it: {doubt}."
+        elif reliable:
+            reason = f"{reason} {self.agreement[:1].upper()}{self.agreement[1:]}."
+            stopped = "it can be believed"
+        if self.asked_to_stop:
+            stopped = "the callback asked for it"
+        report = replace(
+            report,
+            reliable=reliable,
+            reason=reason,
+            stopped=stopped,
+            story=tuple(self.story),
+            evaluations=self.budget.evaluations,
+            compile_seconds=self.compile_seconds,
+            seconds=self.budget.seconds(),
+        )
+        return replace(best, report=report)
