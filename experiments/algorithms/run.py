@@ -21,12 +21,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from figure import draw
+from table import write
 
 import vi_kit as vk
 
 HERE = Path(__file__).parent
 BAR = 1e-3
-RATES = (0.1,)
+LENGTHS = tuple(250 * 2**k for k in range(11))  # to 256,000 steps
 PIECE = 25  # steps of one rate
 Row = dict[str, Any]
 
@@ -79,9 +80,11 @@ ENTRIES: dict[str, Entry] = {
     "batch and match": Entry(lambda family: vk.algorithms.BatchAndMatch(family, 8 if family.dim < 50 else 32), 5),
     "score matching": Entry(vk.algorithms.GaussianScoreMatching, 20, 100_000),
     "Laplace": Entry(vk.algorithms.Laplace),
-    "Pathfinder": Entry(vk.algorithms.Pathfinder, 1, 2_000, bar=0.1),
+    "Pathfinder": Entry(
+        lambda family: vk.algorithms.Pathfinder(family, memory_size=max(10, 3 * family.dim)), 1, 5_000, bar=0.1
+    ),
     "score climbing": Entry(
-        lambda family: vk.algorithms.ScoreClimbing(family, optax.adam, 0.02, num_samples=32), 50, 50_000, bar=0.1
+        lambda family: vk.algorithms.ScoreClimbing(family, optax.adam, 0.02, num_samples=32), 250, 1_000_000, bar=0.1
     ),
 }
 
@@ -125,7 +128,7 @@ def adam(problem: Problem, largest: int | None) -> Row:
     """Gradient descent, sticking the landing: the shortest cosine schedule that reaches the bar."""
     family = vk.families.FullRank(problem.dim)
     algorithm = vk.algorithms.GradientDescent(vk.objectives.ReverseKL(family, num_samples=8), optax.adam)
-    start = family.init(jax.random.key(0))
+    start, each = family.init(jax.random.key(0)), algorithm.evaluations(problem.target)
 
     def chunk(state: Any, rate: float) -> Any:  # the rate is in the state, so all schedules are one program
         inner = state.algorithm_state._replace(learning_rate=jnp.asarray(rate, jnp.float32))
@@ -134,34 +137,32 @@ def adam(problem: Problem, largest: int | None) -> Row:
 
     first = vk.optimize(jax.random.key(1), problem.target, algorithm, start, num_steps=0).state
     jax.block_until_ready(chunk(first, 0.1))  # compiles
-    best: Row = {}
-    for steps in (250, 1_000, 4_000, 16_000):  # up to 128,000 evaluations
-        if largest and best and steps * 8 > largest:
+    rate = 0.1 / math.sqrt(problem.dim)  # Adam moves all entries of a row of the factor at once
+    row: Row = {}
+    for steps in LENGTHS:
+        if largest and row and steps * each > largest:
             break
-        for rate in RATES:
-            state, began = first, time.perf_counter()
-            for done in range(0, steps, PIECE):
-                fit = chunk(state, rate * 0.5 * (1 + math.cos(math.pi * done / steps)))
-                state = fit.state
-            jax.block_until_ready(fit)
-            seconds, kl = time.perf_counter() - began, problem.kl(family, fit.params)
-            row = {
-                "algorithm": "gradient descent",
-                "dim": problem.dim,
-                "condition": problem.condition,
-                "bar": BAR,
-                "reached": bool(kl <= BAR),
-                "evaluations": 8 * steps,
-                "seconds": seconds,
-                "KL": kl,
-                "evaluations a step": 8,
-                "rate": rate,
-            }
-            if row["reached"]:
-                return row
-            if not best or kl < best["KL"]:
-                best = row
-    return best
+        state, began = first, time.perf_counter()
+        for done in range(0, steps, PIECE):
+            fit = chunk(state, rate * 0.5 * (1 + math.cos(math.pi * done / steps)))
+            state = fit.state
+        jax.block_until_ready(fit)
+        seconds, kl = time.perf_counter() - began, problem.kl(family, fit.params)
+        row = {
+            "algorithm": "gradient descent",
+            "dim": problem.dim,
+            "condition": problem.condition,
+            "bar": BAR,
+            "reached": bool(kl <= BAR),
+            "evaluations": each * steps,
+            "seconds": seconds,
+            "KL": kl,
+            "evaluations a step": each,
+            "rate": rate,
+        }
+        if row["reached"]:
+            break
+    return row
 
 
 def show(row: Row) -> None:
@@ -175,30 +176,34 @@ def show(row: Row) -> None:
 
 
 def main() -> None:
-    """Measure, print and write results.json and the figure beside this file."""
+    """Measure, print and write results.json, the figure and the README's tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="small problems and budgets, nothing written")
-    parser.add_argument("--only", choices=[*ENTRIES, "gradient descent"], help="renew one algorithm's rows")
+    parser.add_argument(
+        "--only", nargs="+", choices=[*ENTRIES, "gradient descent"], help="renew the rows of some algorithms"
+    )
     arguments = parser.parse_args()
     largest = 400 if arguments.smoke else None
     path = HERE / "results.json"
     kept = json.loads(path.read_text())["rows"] if arguments.only else []
-    rows = [row for row in kept if row["algorithm"] != arguments.only]
+    rows = [row for row in kept if row["algorithm"] not in arguments.only]
     for dim in (2,) if arguments.smoke else (2, 10, 100):
         for condition in (100.0,) if arguments.smoke else (1.0, 100.0, 10_000.0):
             problem = make_problem(dim, condition)
             for name, entry in ENTRIES.items():
-                if arguments.only in (None, name):
+                if arguments.only is None or name in arguments.only:
                     rows.append(descend(problem, name, entry, largest))
                     show(rows[-1])
-            if arguments.only in (None, "gradient descent"):
+            if arguments.only is None or "gradient descent" in arguments.only:
                 rows.append(adam(problem, largest))
                 show(rows[-1])
-            jax.clear_caches()
             if not arguments.smoke:
                 save(rows)
+        jax.clear_caches()
     if not arguments.smoke:
-        draw(json.loads(path.read_text())["rows"], HERE / "evaluations.png")
+        measured = json.loads(path.read_text())["rows"]
+        draw(measured, HERE / "evaluations.png")
+        write(measured, HERE / "README.md")
 
 
 def save(rows: list[Row]) -> None:
