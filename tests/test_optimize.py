@@ -31,7 +31,11 @@ def same(one, other, **tolerance):
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize(("family", "objective", "algorithm"), CELLS, ids=map("-".join, CELLS))
+# Two cells by default; the rest goes the same way.
+RESUMED = [pytest.param(*cell, marks=[pytest.mark.slow] * (i > 1), id="-".join(cell)) for i, cell in enumerate(CELLS)]
+
+
+@pytest.mark.parametrize(("family", "objective", "algorithm"), RESUMED)
 def test_a_resumed_run_is_the_run(family, objective, algorithm, key):
     """Bitwise: params, state and history."""
     family = FAMILIES[family].family

@@ -17,7 +17,11 @@ DEVIATIONS = np.array([0.7, 1.6])
 FACTOR = np.array([[0.8, 0.0], [-0.6, 1.3]])
 NUM = 20_000
 
-families = pytest.mark.parametrize("row", FAMILIES.values(), ids=FAMILIES)
+SLOW = {"spline_flow", "student_t_flow"}  # they compile for half a minute; tests/families/test_flow.py is quicker
+families = pytest.mark.parametrize(
+    "row",
+    [pytest.param(row, marks=[pytest.mark.slow] * (name in SLOW), id=name) for name, row in FAMILIES.items()],
+)
 
 
 def build(row, *, scale=None):

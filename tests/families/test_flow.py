@@ -17,7 +17,10 @@ FLOWS = {
     "student_t": vk.families.Flow(3, num_layers=2, width=8, base=vk.families.StudentT),
     "one_dimension": vk.families.Flow(1, coupling=vk.families.SplineCoupling(), width=8),
 }
-flows = pytest.mark.parametrize("family", FLOWS.values(), ids=FLOWS)
+flows = pytest.mark.parametrize(
+    "family",
+    [pytest.param(flow, marks=[pytest.mark.slow] * (name == "one_dimension"), id=name) for name, flow in FLOWS.items()],
+)
 
 
 def member(family, key, size=0.2):
