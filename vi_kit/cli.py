@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vi_kit._types import Family, Target
 
 WRONG_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+_DEFAULT_STEPS = 5_000
 
 app = typer.Typer(
     name="vi-kit",
@@ -68,6 +69,13 @@ ObjectiveOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of all randomness.")]
 StepsOption = Annotated[int, typer.Option("--steps", min=1, help="Steps of the optimizer.")]
+AnyStepsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--steps", min=1, show_default=False,
+        help="Steps of Adam; 5000 with --family or --objective. With none of the three, fit finds out what it takes.",
+    ),
+]  # fmt: skip
 SecondsOption = Annotated[float, typer.Option("--max-seconds", help="Stop stepping after this wall time.")]
 OutOption = Annotated[
     Path | None,
@@ -111,7 +119,7 @@ def fit(
     family: FamilyOption = None,
     objective: ObjectiveOption = None,
     seed: SeedOption = 0,
-    steps: StepsOption = 5_000,
+    steps: AnyStepsOption = None,
     max_seconds: SecondsOption = 120.0,
     out: OutOption = None,
     overwrite: OverwriteOption = False,
@@ -135,12 +143,17 @@ def fit(
 
         trouble.users_model = resolved.from_user
         forward = objective is ObjectiveName.forward_kl or (objective is None and not resolved.target.has_density)
-        algorithm = algorithm_for(resolved.target, steps, family=_family(family, resolved.target), forward=forward)
+        if family is None and objective is None and steps is None:
+            algorithm, num_steps = None, None
+        else:
+            num_steps = _DEFAULT_STEPS if steps is None else steps
+            chosen = _family(family, resolved.target)
+            algorithm = algorithm_for(resolved.target, num_steps, family=chosen, forward=forward)
         posterior = vi_kit.fit(
             jax.random.key(seed),
             resolved.target,
             algorithm,
-            num_steps=steps,
+            num_steps=num_steps,
             max_seconds=max_seconds,
             progress=not quiet,
         )
@@ -159,7 +172,8 @@ def fit(
             console.print(report_table(posterior.report, resolved.reference))
             console.print(f"\nWritten to {folder}", soft_wrap=True)
         if interrupted:
-            what = f"after {posterior.report.steps} of {steps} steps; the best so far was saved to {folder}"
+            of = "" if num_steps is None else f" of {num_steps}"
+            what = f"after {posterior.report.steps}{of} steps; the best so far was saved to {folder}"
             typer.echo(f"Interrupted {what}.", err=True)
             raise typer.Exit(INTERRUPTED)
 
@@ -170,7 +184,7 @@ def compare(
     *,
     family: FamilyOption = None,
     seed: SeedOption = 0,
-    steps: StepsOption = 5_000,
+    steps: StepsOption = _DEFAULT_STEPS,
     max_seconds: SecondsOption = 120.0,
     out: OutOption = None,
     overwrite: OverwriteOption = False,
