@@ -29,7 +29,7 @@ class DoublyReparameterized:
     Unbiased, as `pathwise` is, where draws are independent and the log weight is f(z) − log q(z); its variance
     falls to zero as q nears p, and its signal does not drown in noise as K grows. With one draw, and of a mean, it is
     `sticking_the_landing`. One value-and-gradient of the target and one density of q a draw. For the same families as
-    sticking the landing.
+    sticking the landing, and held by steep edges as it is: with splines that start narrower than p, take `pathwise`.
 
     Source: Tucker, Lawson, Gu and Maddison, "Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives",
     2019, https://arxiv.org/abs/1810.04152, for s = 1; the same two steps give it for other powers.
