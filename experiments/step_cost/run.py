@@ -2,7 +2,7 @@
 
 Bayesian logistic regression (n = 1000, d = 25), 10 draws a step, 5000 steps of Adam, float32, all in one process,
 runs alternated, medians reported as ratios. Also: what a second fit with freshly built, equal objects costs and
-compiles.
+compiles; the other families, each beside a scan of its own; and a low-rank Gaussian of 100,000 dimensions.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from families import all_families, large_alone, tables
 
 import vi_kit as vk
 
+HERE = Path(__file__).parent
 NUM_ROWS, DIM, NUM_DRAWS, LEARNING_RATE = 1_000, 25, 10, 1e-2
 _COMPILES = [0]
 
@@ -179,13 +181,41 @@ def sequential_schedule() -> Any:
     return json.loads(done.stdout)
 
 
+def other_families(smoke: bool) -> dict[str, Any]:
+    """Measure the families of `families.py`, and the low-rank one where it is large."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    measured = all_families(log_density, make_data(0), NUM_DRAWS, LEARNING_RATE, *((5, 1) if smoke else (500, 30)))
+    sizes = (1_000,) if smoke else (12_500, 25_000, 50_000, 100_000)
+    return {
+        "families": {"cores": cores, **measured},
+        "low_rank_large": {"cores": cores, "rows": large_alone(sizes, 2 if smoke else 20)},
+    }
+
+
+def write(results: dict[str, Any]) -> None:
+    """Write results.json and the README's tables."""
+    (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    text = (HERE / "README.md").read_text()
+    for name, body in tables(results).items():
+        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        before, rest = text.split(start)
+        text = f"{before}{start}\n\n{body}\n\n{end}{rest.split(end)[1]}"
+    (HERE / "README.md").write_text(text)
+
+
 def main() -> None:
     """Measure, print and write results.json beside this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="few steps, nothing written")
     parser.add_argument("--rows-only", action="store_true", help="print the measured rows as JSON and nothing else")
+    parser.add_argument("--families-only", action="store_true", help="measure the other families again, keep the rest")
     arguments = parser.parse_args()
     smoke = arguments.smoke
+    if arguments.families_only:
+        measured = other_families(smoke)
+        if not smoke:
+            write(json.loads((HERE / "results.json").read_text()) | measured)
+        return
     jax.monitoring.register_event_duration_secs_listener(_count_compiles)
     num_steps, repeats = (50, 1) if smoke else (5_000, 9)
     rows = [
@@ -203,10 +233,11 @@ def main() -> None:
         "versions": {"python": platform.python_version(), "jax": jax.__version__, "vi_kit": vk.__version__},
         "results": rows,
         "results_sequential_schedule": None if smoke else sequential_schedule(),
+        **other_families(smoke),
     }
     print(json.dumps(results, indent=1))
     if not smoke:
-        Path(__file__).with_name("results.json").write_text(json.dumps(results, indent=1) + "\n")
+        write(results)
 
 
 if __name__ == "__main__":
