@@ -216,3 +216,17 @@ def test_narrow_mean_field_on_a_correlated_target_is_never_believed(key):
     family = vk.families.MeanField(dim)
     params = family.init(jax.random.key(0), scale=jnp.asarray(1 / np.sqrt(np.diag(precision))))
     assert not any(vk.diagnose(k, target, family, params).reliable for k in jax.random.split(key, 12))
+
+
+def test_upper_bound_is_the_chi_square_one(key):
+    """For normals E_q[(p/q)²] is r/√(2r − 1) for each of two coordinates, r = σ_q²/σ_p²; log Z is 0 here."""
+    report = report_of(key, gaussian_target(log_normalizer=0.0), scale=1.8, num_samples=20_000)
+    ratio = (1.8 / 2.0) ** 2
+    exact = np.log(ratio / np.sqrt(2 * ratio - 1))
+    assert abs(float(report.upper_bound.value) - exact) < 6 * float(report.upper_bound.standard_error)
+    assert float(report.upper_bound.standard_error) < 0.2 * exact  # the test could see a wrong formula
+    assert float(report.elbo.value) < float(report.log_normalizer.value) < float(report.upper_bound.value)
+
+
+def test_no_upper_bound_where_weights_do_not_allow_one(key):
+    assert report_of(key, gaussian_target(), scale=1.0).upper_bound is None

@@ -18,6 +18,7 @@ from vi_kit.diagnostics._verdict import Evidence, verdict
 
 _ROUNDING = 8  # steps of rounding within which log weights count as equal
 _LARGEST_SD_ERROR = 0.1
+_LARGEST_KHAT_OF_BOUND = 0.5
 _COARSE = 1e-3  # nats; beyond it rounding is not to be taken for equality
 
 
@@ -50,6 +51,8 @@ class Report:
         ess: effective sample size of those weights, out of `num_samples`.
         log_normalizer: log Z by importance sampling with its standard error.
         reverse_kl: KL(q‖p) where log Z is known, else None.
+        upper_bound: an upper bound on log Z, ½ log E_q[(p̃/q)²], with its standard error; None where k̂ is 0.5 or more,
+            as the mean that it is made of is then infinite or settled by a few draws.
         reliable: whether to believe the fit.
         reason: why, in plain words.
         coordinates: moments of every coordinate, derived quantities included.
@@ -77,6 +80,7 @@ class Report:
     evaluations: int = 0
     seconds: float = 0.0
     compile_seconds: float = 0.0
+    upper_bound: Estimate | None = None
     story: tuple[str, ...] = ()
     device: str = ""
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -202,6 +206,7 @@ def judge(target: Target, family: Family, draws: Draws, *, finite: bool = True) 
         reliable=reliable,
         reason=reason,
         coordinates=rows,
+        upper_bound=_upper_bound(log_weights) if float(smoothed.khat) < _LARGEST_KHAT_OF_BOUND else None,
     )
 
 
@@ -241,6 +246,14 @@ def _log_mean_estimate(log_weights: np.ndarray) -> Estimate:
     effective = weights.sum() ** 2 / np.sum(weights**2)
     error = weights.std(ddof=1) / math.sqrt(num) / mean  # delta method
     return Estimate(float(largest + math.log(mean)), float(error), float(effective))
+
+
+def _upper_bound(log_weights: np.ndarray) -> Estimate | None:
+    """Return ½ log of the mean squared weight: above log Z by ½ log(1 + χ²(p‖q))."""
+    if not np.isfinite(log_weights).all():
+        return None
+    mean = _log_mean_estimate(2 * log_weights)
+    return Estimate(0.5 * float(mean.value), 0.5 * float(mean.standard_error), mean.num_effective)
 
 
 def _rows(
