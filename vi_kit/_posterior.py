@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from vi_kit import _distributions as distributions
-from vi_kit import families
+from vi_kit._family_record import describe, restore
 from vi_kit._types import Estimate, Family, KeyArray, Params, Scalar, Target, check_key
 from vi_kit._weights import khat_threshold, pareto_smooth
 from vi_kit.diagnostics._draws import Draws, coordinates, draw, summarize
@@ -150,7 +150,7 @@ class Posterior:
         arrays |= {f"history/{f.name}": getattr(self.history, f.name) for f in dataclasses.fields(History)}
         meta = {
             "format": _FORMAT,
-            "family": {"name": type(self.family).__name__, **dataclasses.asdict(self.family)},  # type: ignore[call-overload]
+            "family": describe(self.family),
             "labels": list(self.labels),
             "names": names,
             "report": self.report.to_dict(),
@@ -249,11 +249,10 @@ def load(path: str | PathLike[str], target: Target | None = None) -> Posterior:
             arrays = {name: stored[name] for name in stored.files if name != "meta"}
     except (ValueError, KeyError, OSError) as error:
         raise ValueError(f"path: {file} is not a fit saved by Posterior.save") from error
-    settings = dict(meta["family"])
-    name = settings.pop("name")
-    if name not in dir(families):
-        raise ValueError(f"path: {file} holds a family {name!r} that this version of vi_kit does not have")
-    family = getattr(families, name)(**settings)
+    try:
+        family = restore(meta["family"])
+    except KeyError as error:
+        raise ValueError(f"path: {file} holds a family {error} that this version of vi_kit does not have") from error
     if target is not None and target.dim != family.dim:
         raise ValueError(f"target: the saved fit has dim {family.dim}, the target has {target.dim}")
     structure: Any = jax.tree.structure(jax.eval_shape(family.init, jax.random.key(0)))
@@ -277,9 +276,10 @@ def _shaped(leaves: list[np.ndarray], names: list[str], target: Target | None) -
 
 def _read_report(stored: dict[str, Any]) -> Report:
     values = {name: _number(value) for name, value in stored.items()}
-    for name in ("elbo", "log_normalizer", "reverse_kl"):
-        if values[name] is not None:
+    for name in ("elbo", "log_normalizer", "reverse_kl", "upper_bound"):
+        if values.get(name) is not None:
             values[name] = Estimate(*(float(v) for v in values[name].values()))
+    values["story"] = tuple(values.get("story", ()))
     values["coordinates"] = {
         label: Coordinate(**{name: _number(value) for name, value in row.items()})
         for label, row in values["coordinates"].items()
