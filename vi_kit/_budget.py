@@ -51,9 +51,9 @@ class Budget:
             return math.inf
         return self.max_evaluations - self.evaluations - self.diagnosis_evaluations()
 
-    def spent(self) -> str:
-        """Say which budget was spent."""
-        if self.evaluations_left() < 1:
+    def spent(self, evaluations: int = 1) -> str:
+        """Say which budget has not so many evaluations left."""
+        if self.evaluations_left() < evaluations:
             return f"the budget of {self.max_evaluations} evaluations was spent"
         return f"the budget of {self.max_seconds:g} seconds was spent"
 
