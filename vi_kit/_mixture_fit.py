@@ -65,6 +65,8 @@ def fit_mixture(evaluate: Evaluate, fits: Sequence[GaussianFit], generator: np.r
         values, _ = evaluate(points)
         log_weights = values - _log_sum(proposal.log_densities(points))
         log_weights = np.where(np.isfinite(log_weights), log_weights, -np.inf)
+        if not (log_weights > -np.inf).any():
+            break
         own = np.exp(log_weights - log_weights.max())
         own = np.minimum(own, own.mean() * math.sqrt(_DRAWS))  # truncated, so that no draw decides alone
         own /= own.sum()

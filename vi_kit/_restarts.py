@@ -82,7 +82,7 @@ def explore(evaluate: Evaluate, fit: GaussianFit, generator: np.random.Generator
 
 def _weighty(fits: list[GaussianFit]) -> tuple[GaussianFit, ...]:
     best = max(fit.elbo for fit in fits)
-    return tuple(fit for fit in fits if fit.elbo > best - _NEGLIGIBLE)
+    return tuple(fit for fit in fits if fit.elbo >= best - _NEGLIGIBLE)
 
 
 def _fit_mode(
@@ -157,9 +157,8 @@ def _climb(
             some = np.flatnonzero(going)
             trial = position[some] + length[some, None] * direction[some]
             new_value, new_gradient = look(trial)
-            fine = (new_value <= value[some] + 1e-4 * length[some] * slope[some]) & np.isfinite(new_gradient).all(
-                axis=1
-            )
+            finite_there = np.isfinite(new_value) & np.isfinite(new_gradient).all(axis=1)
+            fine = finite_there & (new_value <= value[some] + 1e-4 * length[some] * slope[some])
             length[some[~fine]] *= 0.3
             taken = some[fine]
             moves[taken] = np.roll(moves[taken], -1, axis=1)
