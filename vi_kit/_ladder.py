@@ -14,22 +14,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array
 
-from vi_kit import _distributions as distributions
 from vi_kit import families
+from vi_kit._agreement import lacking
 from vi_kit._budget import Budget, OutOfBudgetError
 from vi_kit._driver import Callback, Run, conclude
 from vi_kit._evaluator import Evaluator
 from vi_kit._gaussian_fit import GaussianFit, fit_gaussian
+from vi_kit._members import gaussian_member, mixture_member, short_name
 from vi_kit._mixture_fit import fit_mixture
-from vi_kit._nonfinite import explain_nonfinite, named
+from vi_kit._nonfinite import explain_start, named
 from vi_kit._posterior import History, Posterior
 from vi_kit._progress import Progress, ProgressBar
 from vi_kit._restarts import explore
 from vi_kit._types import Family, KeyArray, Params, Target
 from vi_kit.algorithms import GradientDescent
-from vi_kit.families._mixture import MixtureParams
 from vi_kit.objectives import ReverseKL
 
 LARGEST_FULL_RANK = 300
@@ -39,8 +38,8 @@ _OTHER_STARTS = 8
 _WIDENING = 1.3  # growth of a standard deviation in a last step, from which there may be no end to it
 _LARGEST_FLOW = 64
 _RANK = 10
-_LACK = 3.0  # nats by which log p̃/q is above log Z where q has a twentieth of the mass it should have
 _FLOW_SHARE = 0.6  # of the seconds that are left, for one rung
+_TRAINING_COMPILES = 10.0  # seconds that a training is taken to compile for, until one has been seen
 
 
 @dataclass(frozen=True)
@@ -74,35 +73,38 @@ class Ladder:
         self.gaussian: GaussianFit | None = None
         self.doubt = "the fit ended before other starts could be tried, and nobody looked for another mode"
         self.agreement = ""
-        self.places = np.zeros((1, target.dim))
+        self.improper = ""
+        self.places, self.heights = np.zeros((1, target.dim)), np.zeros(1)
+        self.training_compiles = _TRAINING_COMPILES
         self.steps = 0
         self.losses: list[float] = []
         self.compile_seconds = 0.0
         self.asked_to_stop = False
+        self.stopped = "nothing was left to try"
 
     def run(self, mean: np.ndarray | None) -> Posterior:
         """Climb; return the best posterior there is when it can be believed, or nothing is left to try or to spend."""
-        stopped = "nothing was left to try"
         try:
             self._gaussian_rung(mean)
             self._judge_gaussian()
             self._other_rungs()
         except OutOfBudgetError as error:
-            stopped = str(error)
+            self.stopped = str(error)
         except KeyboardInterrupt:
             if self.gaussian is None:
                 raise
-            stopped = "interrupted"
+            self.stopped = "interrupted"
         if not self.posteriors:
             if self.gaussian is None:
-                raise ValueError(f"max_seconds, max_evaluations: {stopped} before the first step was done")
+                raise ValueError(f"max_seconds, max_evaluations: {self.stopped} before the first step was done")
             self._judge_gaussian()
-        return self._best(stopped)
+        return self._best()
 
     # --- the rungs ----------------------------------------------------------------------------------------------------
 
     def _gaussian_rung(self, mean: np.ndarray | None) -> None:
         """Fit from the origin, or from the mean that was given; where the density is not finite there, nearby."""
+        self.bar.begin("a Gaussian", MOST_STEPS)
         dim = self.target.dim
         origin = np.zeros(dim) if mean is None else mean
         for i in range(_OTHER_STARTS + 1):
@@ -118,14 +120,14 @@ class Ladder:
                     return
             if mean is not None:
                 break
-        raise ValueError(explain_nonfinite(self.target, jnp.asarray(origin, jnp.result_type(float))))
+        raise ValueError(explain_start(self.target, jnp.asarray(origin, jnp.result_type(float))))
 
     def _watch(self, now: GaussianFit) -> bool:
         self.gaussian = now
         self.steps += 1
         self.losses.append(-now.elbo)
         self.compile_seconds = max(self.compile_seconds, self.evaluate.compile_seconds)
-        params = None if self.callback is None else self._params(now)[1]
+        params = None if self.callback is None else gaussian_member(now)[1]
         seconds, evaluations = self.budget.seconds(), self.budget.evaluations
         progress = Progress(self.steps, MOST_STEPS, -now.elbo, None, seconds, evaluations, params)
         self.bar.update(progress)
@@ -135,7 +137,7 @@ class Ladder:
 
     def _judge_gaussian(self) -> None:
         assert self.gaussian is not None, "a Gaussian was fitted"
-        family, params = self._params(self.gaussian)
+        family, params = gaussian_member(self.gaussian)
         how = f"{self.gaussian.steps} steps of natural gradients"
         self._conclude(family, params, how, self.losses, self.gaussian.steps)
 
@@ -146,8 +148,9 @@ class Ladder:
         coordinate, growth = self.gaussian.widest
         if not self.gaussian.settled and growth > _WIDENING:
             label = named(self.target, np.arange(self.target.dim) == coordinate)
-            self.doubt = f"q kept widening along {label} to the last step; the posterior may be improper there"
+            self.improper = f"q kept widening along {label} to the last step, so the posterior may be improper there"
             return
+        self.bar.begin("other modes", None)
         believed = self.posteriors[-1].report.reliable
         found = explore(self.evaluate, self.gaussian, self.generator, doubted=not believed)
         several = len(found.fits) > 1
@@ -155,6 +158,7 @@ class Ladder:
         self.agreement = f"{found.num_starts} dispersed starts ended {where}"
         self.story.append(self.agreement)
         self.places = np.stack([fit.mean for fit in found.fits])
+        self.heights, _ = self.evaluate(self.places)
         self.doubt = "" if found.complete else f"{self.agreement}, the last of them in new ones: there may be more"
         if several:
             self._mixture_rung(found.fits)
@@ -164,26 +168,19 @@ class Ladder:
     def _mixture_rung(self, fits: tuple[GaussianFit, ...]) -> None:
         if self.target.dim > LARGEST_FULL_RANK:
             return
+        self.bar.begin("a mixture", None)
         found = fit_mixture(self.evaluate, fits, self.generator)
-        family = families.Mixture(self.target.dim, len(fits), families.FullRank)
-        dtype = jnp.result_type(float)
-
-        def make(mean: Array, scale: Array) -> Params:  # the key is not used
-            return families.FullRank(self.target.dim).init(jax.random.key(0), mean=mean, scale=scale)
-
-        components = jax.vmap(make)(jnp.asarray(found.means, dtype), jnp.asarray(found.scales, dtype))
-        params = MixtureParams(components, jnp.log(jnp.asarray(found.weights, dtype)))
+        family, params = mixture_member(found)
         self._conclude(family, params, "weighted draws from every mode", [], 0)
 
     def _richer_rungs(self) -> None:
         dim = self.target.dim
         if dim > LARGEST_FULL_RANK:
-            low_rank = families.LowRank(dim, _RANK)
-            self._train(low_rank, self._start(low_rank), _LOW_RANK)
+            self._train(families.LowRank(dim, _RANK), None, _LOW_RANK)
         if dim > _LARGEST_FLOW:
             return
         flow, heavy = families.Flow(dim), families.Flow(dim, base=families.StudentT)
-        params = self._train(flow, self._start(flow), _FIRST)
+        params = self._train(flow, None, _FIRST)
         if params is None or self._is_done():
             return
         report = self.posteriors[-1].report
@@ -191,7 +188,7 @@ class Ladder:
         # Where weights hold but change moments, it is the tails; else more draws a step show what is missing.
         tails = report.khat < report.khat_threshold
         for of_tails in (tails, not tails):
-            went = self._train(heavy, self._start(heavy), _FIRST) if of_tails else self._train(flow, params, _SECOND)
+            went = self._train(heavy, None, _FIRST) if of_tails else self._train(flow, params, _SECOND)
             if went is None or self._is_done():
                 return
 
@@ -204,15 +201,16 @@ class Ladder:
         first = self.posteriors[0]
         return family.init_from(start_key, first.family.dist(first.params))
 
-    def _train(self, family: Any, params: Params, training: _Training) -> Params | None:
-        """Take one training further; None where there is not enough left to spend on it."""
+    def _train(self, family: Any, params: Params | None, training: _Training) -> Params | None:
+        """Train from these parameters, or from the first Gaussian; None where there is too little left to spend."""
         seconds = training.num_samples * self.budget.evaluation_seconds
         affordable = min(
             _FLOW_SHARE * self.budget.seconds_left() / max(seconds, 1e-9),
             self.budget.evaluations_left() / training.num_samples,
         )
-        if affordable < training.least_steps:
-            self.story.append(f"{type(family).__name__} with {training.num_samples} draws a step: beyond the budget")
+        if affordable < training.least_steps or self.budget.seconds_left() < self.training_compiles:
+            self.story.append(f"{short_name(family)} with {training.num_samples} draws a step: beyond the budget")
+            self.stopped = "what is left of the budget is too little for the next rung"
             return None
         steps = int(min(training.steps, affordable))
         rate = optax.cosine_decay_schedule(training.learning_rate, steps)
@@ -220,7 +218,12 @@ class Ladder:
         algorithm = GradientDescent(objective, optax.adam, learning_rate=rate)
         run = Run(self.target, algorithm, steps, self.budget, self._relay(steps))
         self.key, run_key, elbo_key = jax.random.split(self.key, 3)
-        run.go(run_key, params, elbo_key, self.bar)
+        self.bar.begin(short_name(family), steps)
+        began = self.budget.seconds()
+        run.go(run_key, self._start(family) if params is None else params, elbo_key, self.bar)
+        if not run.done:  # interrupted while it compiled
+            raise KeyboardInterrupt
+        self.training_compiles = run.compile_seconds - began
         how = f"{run.done:,} steps of Adam with {training.num_samples} draws"
         self._conclude(family, run.params, how, list(np.concatenate(run.losses)), run.done)
         if run.stopped == "interrupted":
@@ -241,13 +244,6 @@ class Ladder:
 
     # --- what comes of them -------------------------------------------------------------------------------------------
 
-    def _params(self, fit: GaussianFit) -> tuple[Family, Params]:
-        dtype = jnp.result_type(float)
-        dim = self.target.dim
-        family: Any = families.FullRank(dim) if fit.scale.ndim == 2 else families.MeanField(dim)
-        mean, scale = jnp.asarray(fit.mean, dtype), jnp.asarray(fit.scale, dtype)
-        return family, family.init(jax.random.key(0), mean=mean, scale=scale)  # its key is not used
-
     def _conclude(self, family: Family, params: Params, how: str, losses: list[float], steps: int) -> None:
         self.key, draw_key = jax.random.split(self.key)
         history = History(np.asarray(losses), np.zeros(0, int), np.zeros(0), np.zeros(0))
@@ -257,24 +253,21 @@ class Ladder:
         elbo = report.elbo
         assert elbo is not None, "the target has a density"
         self.story.append(
-            f"{report.family}, {how}: ELBO {float(elbo.value):.2f} ± {float(elbo.standard_error):.2f}, "
-            f"k̂ {report.khat:.2f}; {self.budget.evaluations:,} evaluations and {self.budget.seconds():.1f} s so far"
+            f"{short_name(family)}, {how}: ELBO {float(elbo.value):.2f} ± {float(elbo.standard_error):.2f}, "
+            f"k̂ {report.khat:.2f} ({self.budget.evaluations:,} evaluations, {self.budget.seconds():.1f} s)"
         )
 
     def _lack(self, posterior: Posterior) -> str:
         """Say of what place, where a start ended, q has too little: there p̃/q is far above its mean, Z."""
         if len(self.places) == 1:
             return ""
-        q = posterior.family.dist(posterior.params)
-        places = jnp.asarray(self.places, jnp.result_type(float))
-        log_q = np.asarray(jax.vmap(lambda z: distributions.log_prob(q, z))(places), np.float64)
-        log_p = np.asarray(jax.vmap(self.target.log_density)(places), np.float64)
         log_normalizer = posterior.report.log_normalizer
         assert log_normalizer is not None, "the target has a density"
-        missing = int(np.sum(log_p - log_q > float(log_normalizer.value) + _LACK))
+        value = float(log_normalizer.value)
+        missing = lacking(posterior.family, posterior.params, self.places, self.heights, value)
         return f"{self.agreement}, of which q lacks {missing}" if missing else ""
 
-    def _best(self, stopped: str) -> Posterior:
+    def _best(self) -> Posterior:
         """Return the rung that can be believed, or the one of highest ELBO, with the whole story."""
 
         def worth(posterior: Posterior) -> tuple[bool, float]:
@@ -283,21 +276,22 @@ class Ladder:
             return posterior.report.reliable, value if np.isfinite(value) else -np.inf
 
         best = max(self.posteriors, key=worth)
-        report = best.report
-        reliable, reason = report.reliable, report.reason
+        report, reliable, reason = best.report, best.report.reliable, best.report.reason
         doubt = self.doubt or (self._lack(best) if reliable else "")
-        if reliable and doubt:
+        if self.improper:
+            reliable, reason = False, f"Do not believe it: {self.improper}."
+        elif reliable and doubt:
             reliable, reason = False, f"Do not believe it: {doubt}."
         elif reliable:
             reason = f"{reason} {self.agreement[:1].upper()}{self.agreement[1:]}."
-            stopped = "it can be believed"
+            self.stopped = "it can be believed"
         if self.asked_to_stop:
-            stopped = "the callback asked for it"
+            self.stopped = "the callback asked for it"
         report = replace(
             report,
             reliable=reliable,
             reason=reason,
-            stopped=stopped,
+            stopped=self.stopped,
             story=tuple(self.story),
             evaluations=self.budget.evaluations,
             compile_seconds=self.compile_seconds,

@@ -36,6 +36,17 @@ def explain_nonfinite(target: Target, z: Float[Array, " dim"]) -> str:
     return f"{term} is {word} at the start ({x}){because}"
 
 
+def explain_start(target: Target, z: Float[Array, " dim"]) -> str:
+    """Say why no fit can start around a point."""
+    value, gradient = jax.value_and_grad(target.log_density)(z)
+    if not np.isfinite(value):
+        return explain_nonfinite(target, z)
+    flags = ~np.isfinite(np.asarray(gradient))
+    if flags.any():
+        return f"the gradient of log_density is not finite at the start, for {named(target, flags)}"
+    return "log_density is finite at the start but not around it, so there is nowhere to go from there"
+
+
 def _short(value: Array) -> str:
     numbers = [f"{number:.4g}" for number in np.asarray(value).reshape(-1)]
     if np.ndim(value) == 0:

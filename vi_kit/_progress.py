@@ -31,23 +31,24 @@ class Progress(NamedTuple):
 
 
 class ProgressBar:
-    """A bar on standard error with the current ELBO; silent where it is switched off."""
+    """A bar on standard error with the current ELBO, a line for each thing fitted; silent where it is switched off."""
 
     def __init__(self, num_steps: int, *, enabled: bool) -> None:
         self._bar = None
+        self._untouched = True
         if enabled:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
             columns = (
-                TextColumn("fitting"),
+                TextColumn("{task.description}"),
                 BarColumn(bar_width=32),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[elbo]}"),
                 TimeElapsedColumn(),
             )
             self._bar = Progress(*columns, console=Console(stderr=True), auto_refresh=False)
-            self._task = self._bar.add_task("fit", total=num_steps, elbo="compiling")
+            self._task = self._bar.add_task("fitting", total=num_steps, elbo="compiling")
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -62,6 +63,18 @@ class ProgressBar:
             self._bar.refresh()
             self._bar.stop()
 
+    def begin(self, what: str, num_steps: int | None) -> None:
+        """Go on with a line for what is fitted now; None for a number of steps that is not known."""
+        if self._bar is None:
+            return
+        if self._untouched:
+            self._bar.remove_task(self._task)
+        else:
+            self._bar.stop_task(self._task)
+        self._task = self._bar.add_task(f"fitting {what}", total=num_steps, elbo="")
+        self._untouched = False
+        self._bar.refresh()
+
     def update(self, progress: Progress) -> None:
         """Show where the fit stands."""
         if self._bar is None:
@@ -70,5 +83,6 @@ class ProgressBar:
             text = f"loss {progress.loss:.3f}"
         else:
             text = f"ELBO {float(progress.elbo.value):.3f} ± {float(progress.elbo.standard_error):.3f}"
+        self._untouched = False
         self._bar.update(self._task, completed=progress.step, elbo=text)
         self._bar.refresh()

@@ -60,6 +60,8 @@ def report_table(report: Any, reference: Any | None = None, most_rows: int | Non
     for name, value in _facts(report, reference):
         facts.add_row(name, value)
     parts: list[Any] = [_coordinates(report.coordinates, reference, most_rows), facts, Text()]
+    if report.story:
+        parts += [Text("tried", style="dim"), *(Text(f"  {line}") for line in report.story), Text()]
     parts.append(Text(report.reason, style="bold green" if report.reliable else "bold red"))
     compared = against_reference(report, reference)
     if compared is not None:
@@ -152,6 +154,10 @@ def _facts(report: Any, reference: Any | None) -> list[tuple[str, str]]:
         if gap is not None:
             facts.append(("KL(q‖p)", f"{estimate(gap)} nats, {how}"))
         facts.append(("log Z", f"{estimate(report.log_normalizer)} by importance sampling"))
+        bound = report.upper_bound
+        # One-sided, at 99 %.
+        most = f"at most {float(bound.value) + 2.33 * float(bound.standard_error):.2f}" if bound is not None else ""
+        facts.append(("upper bound on log Z", most or "none: only weights of k̂ below 0.5 give an honest one"))
         facts.append(("Pareto k̂", f"{number(report.khat, 2)} (trusted below {report.khat_threshold:.2f})"))
         facts.append(("effective draws", f"{report.ess:,.0f} of {report.num_samples:,}"))
     if reference is not None:
