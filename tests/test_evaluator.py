@@ -108,3 +108,6 @@ def test_a_slow_density_is_evaluated_one_by_one(monkeypatch):
     asleep.clear()
     evaluate(where)
     assert len(asleep) == 3  # none that pads a batch
+    assert " s an evaluation) was spent" not in evaluate.budget.spent()
+    evaluate.budget.evaluation_seconds = 3.14159
+    assert evaluate.budget.spent() == "the budget of 1000 seconds (3.1 s an evaluation) was spent"

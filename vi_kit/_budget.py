@@ -10,6 +10,7 @@ from vi_kit.diagnostics._draws import BLOCK
 
 _LEAST_DRAWS = 25
 _NUM_DRAWS = 4_096
+_LONG = 0.1  # seconds of an evaluation, from which on they are worth saying
 _DRAW_SHARE = 0.2  # of the seconds, that the draws of the diagnosis may take
 
 
@@ -55,7 +56,9 @@ class Budget:
         """Say which budget has not so many evaluations left."""
         if self.evaluations_left() < evaluations:
             return f"the budget of {self.max_evaluations} evaluations was spent"
-        return f"the budget of {self.max_seconds:g} seconds was spent"
+        each = self.evaluation_seconds
+        long = f" ({each:.2g} s an evaluation)" if each > _LONG else ""
+        return f"the budget of {self.max_seconds:g} seconds{long} was spent"
 
     def num_draws(self) -> int:
         """Return how many draws the diagnosis takes: fewer where an evaluation takes long or few are allowed."""

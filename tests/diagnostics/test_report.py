@@ -122,6 +122,7 @@ def evidence(**changes):
         ({"khat": 0.7}, False, "Pareto k̂ = 0.70"),
         ({"khat": np.inf}, False, "Pareto k̂"),
         ({"ess": 50.0}, False, "worth only 50 of 4000"),
+        ({"num_samples": 39, "ess": 39.0, "khat": 0.3}, False, "only 39 draws to judge it by"),
         ({"nonfinite_draws": 3}, False, "3 of 4000 draws"),
         ({"corrected_means": np.array([0.0, 0.31])}, False, "tau by 0.31"),
         ({"corrected_sds": np.array([1.5, 1.0])}, False, "mu by 0.33"),

@@ -59,6 +59,11 @@ def verdict(evidence: Evidence) -> tuple[bool, str]:
             "Do not believe it: the ELBO is above the log_normalizer that was given, which no ELBO can be; that number "
             "or the log density is wrong."
         )
+    if evidence.num_samples < _LEAST_ESS:
+        return False, (
+            f"Do not believe it yet: the budget allowed only {evidence.num_samples} draws to judge it by, and it takes "
+            f"{_LEAST_ESS:.0f}; allow more seconds or evaluations."
+        )
     if evidence.khat >= evidence.khat_threshold:
         return False, (
             f"Do not believe it: Pareto k̂ = {_shown(evidence)} is not below {evidence.khat_threshold:.2f}, so q "
