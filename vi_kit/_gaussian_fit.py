@@ -14,8 +14,8 @@ from vi_kit.algorithms._gaussian import log_determinant, pull_back
 from vi_kit.algorithms._natural_gradient import move_full_rank, move_mean_field
 
 _MEAN_FIELD_PAIRS = 16
-_DECAY = 10.0  # settled steps after which lengths have fallen to half
-_SETTLED = 15  # settled steps after which the fit is done
+_DECAY = 3.0  # settled steps after which lengths have fallen to half; with the next, chosen in experiments/no_tuning
+_SETTLED = 20  # settled steps after which the fit is done
 _SMALL = 0.01  # nats that a step of full length would gain, below which the fit is done
 _TOLERANCE = 2.0  # standard errors by which the loss may rise, beside one nat
 _SHORTER, _LONGER = 0.25, 2.0
