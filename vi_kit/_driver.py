@@ -176,25 +176,28 @@ class Run:
             self.params = self.best[1]
             self.stopped += "; the best point seen on the way was taken, the last one was worse"
 
+    def history(self) -> History:
+        """Return how the steps went."""
+        return History(
+            loss=np.concatenate(self.losses) if self.losses else np.zeros(0),
+            elbo_step=np.array([step for step, _ in self.elbos], int),
+            elbo=np.array([float(e.value) for _, e in self.elbos]),
+            elbo_standard_error=np.array([float(e.standard_error) for _, e in self.elbos]),
+        )
+
     def finish(self, key: KeyArray) -> Posterior:
         """Draw, judge and pack the result."""
         objective = getattr(self.algorithm, "objective", None)
         if isinstance(objective, ReverseKL):
             self._use_best()
         finite = np.concatenate(self.finite) if self.finite else np.ones(0, bool)
-        history = History(
-            loss=np.concatenate(self.losses) if self.losses else np.zeros(0),
-            elbo_step=np.array([step for step, _ in self.elbos], int),
-            elbo=np.array([float(e.value) for _, e in self.elbos]),
-            elbo_standard_error=np.array([float(e.standard_error) for _, e in self.elbos]),
-        )
         return conclude(
             key,
             self.target,
             self.algorithm.family,
             self.params,
             self.budget,
-            history,
+            self.history(),
             finite=not len(finite) or bool(finite.any()),
             objective=objective.describe(self.target) if objective is not None else repr(self.algorithm),
             stopped=self.stopped,

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,12 +73,10 @@ class Ladder:
         self.posteriors: list[Posterior] = []
         self.gaussian: GaussianFit | None = None
         self.doubt = "the fit ended before other starts could be tried, and nobody looked for another mode"
-        self.agreement = ""
-        self.improper = ""
+        self.agreement, self.improper = "", ""
         self.places, self.heights = np.zeros((1, target.dim)), np.zeros(1)
         self.training_compiles = _TRAINING_COMPILES
         self.steps = 0
-        self.losses: list[float] = []
         self.compile_seconds = 0.0
         self.asked_to_stop = False
         self.stopped = "nothing was left to try"
@@ -125,8 +124,7 @@ class Ladder:
     def _watch(self, now: GaussianFit) -> bool:
         self.gaussian = now
         self.steps += 1
-        self.losses.append(-now.elbo)
-        self.compile_seconds = max(self.compile_seconds, self.evaluate.compile_seconds)
+        self.compile_seconds = self.evaluate.compile_seconds
         params = None if self.callback is None else gaussian_member(now)[1]
         seconds, evaluations = self.budget.seconds(), self.budget.evaluations
         progress = Progress(self.steps, MOST_STEPS, -now.elbo, None, seconds, evaluations, params)
@@ -139,7 +137,7 @@ class Ladder:
         assert self.gaussian is not None, "a Gaussian was fitted"
         family, params = gaussian_member(self.gaussian)
         how = f"{self.gaussian.steps} steps of natural gradients"
-        self._conclude(family, params, how, self.losses, self.gaussian.steps)
+        self._conclude(family, params, how, _history(self.gaussian.losses), self.gaussian.steps)
 
     def _other_rungs(self) -> None:
         assert self.gaussian is not None, "a Gaussian was fitted"
@@ -171,7 +169,7 @@ class Ladder:
         self.bar.begin("a mixture", None)
         found = fit_mixture(self.evaluate, fits, self.generator)
         family, params = mixture_member(found)
-        self._conclude(family, params, "weighted draws from every mode", [], 0)
+        self._conclude(family, params, "weighted draws from every mode", _history(()), 0)
 
     def _richer_rungs(self) -> None:
         dim = self.target.dim
@@ -224,8 +222,9 @@ class Ladder:
         if not run.done:  # interrupted while it compiled
             raise KeyboardInterrupt
         self.training_compiles = run.compile_seconds - began
+        self.compile_seconds += self.training_compiles
         how = f"{run.done:,} steps of Adam with {training.num_samples} draws"
-        self._conclude(family, run.params, how, list(np.concatenate(run.losses)), run.done)
+        self._conclude(family, run.params, how, run.history(), run.done)
         if run.stopped == "interrupted":
             raise KeyboardInterrupt
         return run.params
@@ -244,9 +243,8 @@ class Ladder:
 
     # --- what comes of them -------------------------------------------------------------------------------------------
 
-    def _conclude(self, family: Family, params: Params, how: str, losses: list[float], steps: int) -> None:
+    def _conclude(self, family: Family, params: Params, how: str, history: History, steps: int) -> None:
         self.key, draw_key = jax.random.split(self.key)
-        history = History(np.asarray(losses), np.zeros(0, int), np.zeros(0), np.zeros(0))
         posterior = conclude(draw_key, self.target, family, params, self.budget, history, objective=how, steps=steps)
         self.posteriors.append(posterior)
         report = posterior.report
@@ -298,3 +296,7 @@ class Ladder:
             seconds=self.budget.seconds(),
         )
         return replace(best, report=report)
+
+
+def _history(losses: Sequence[float]) -> History:
+    return History(np.asarray(losses, np.float64), np.zeros(0, int), np.zeros(0), np.zeros(0))
