@@ -278,6 +278,7 @@ def test_a_flow_where_a_gaussian_will_not_do():
     target = vk.targets.load("funnel")
     posterior = fit(target)
     assert any(line.startswith("Flow") for line in posterior.report.story)
+    assert 1.0 < posterior.report.compile_seconds < posterior.report.seconds  # the flow's too
     flagged_or_right = not posterior.report.reliable or abs(float(posterior.report.log_normalizer.value)) < 0.1
     assert flagged_or_right
     assert posterior.report.seconds < 150
@@ -289,14 +290,15 @@ def test_too_little_time_for_a_flow_is_said():
     posterior = fit(vk.targets.load("funnel"), max_seconds=5)
     assert time.perf_counter() - began < 20
     assert not posterior.report.reliable
-    assert "beyond the budget" in posterior.report.story[-1]
+    assert "budget" in posterior.report.stopped
+    assert not any("Adam" in line for line in posterior.report.story)
 
 
 @pytest.mark.slow
 def test_a_signal_while_a_flow_compiles_keeps_the_best_so_far():
     """Control-C, at whatever second it comes: some of these meet the compiler, some the steps."""
-    target = vk.targets.load("banana")
-    fit(target, max_seconds=6)  # so that the first rung compiles nothing
+    target = vk.targets.load("funnel")
+    fit(target, max_seconds=9)  # so that the first rungs compile nothing
     for delay in (1.0, 3.0, 12.0):
         timer = threading.Timer(delay, signal.raise_signal, [signal.SIGINT])
         timer.start()
@@ -304,8 +306,8 @@ def test_a_signal_while_a_flow_compiles_keeps_the_best_so_far():
             posterior = fit(target, callback=lambda progress: False)
         finally:
             timer.cancel()
-        assert posterior.report.stopped in {"interrupted", "it can be believed"}
-        assert posterior.report.reliable == (posterior.report.stopped == "it can be believed")
+        assert posterior.report.stopped == "interrupted"
+        assert not posterior.report.reliable
 
 
 @pytest.mark.slow
