@@ -24,6 +24,7 @@ class LoopState(NamedTuple):
 
 def _init(algorithm: Algorithm, params: Params, target: Target, key: KeyArray) -> LoopState:
     _check_params(algorithm, params, key)
+    _check_minibatches(algorithm, target)
     init_key, step_key = jax.random.split(key)
     return LoopState(algorithm.init(params, target, init_key), jnp.zeros((), jnp.int32), step_key)
 
@@ -36,6 +37,14 @@ def _check_params(algorithm: Algorithm, params: Params, key: KeyArray) -> None:
     if not same_structure or shapes != [leaf.shape for leaf in jax.tree.leaves(expected)]:
         raise ValueError(
             f"params: expected those of {algorithm.family!r}, got {type(params).__name__} of shapes {shapes}"
+        )
+
+
+def _check_minibatches(algorithm: Algorithm, target: Target) -> None:
+    if target.batch_size is not None and not getattr(getattr(algorithm, "objective", None), "takes_minibatches", False):
+        raise ValueError(
+            "target: minibatches are for algorithms that follow the gradient of vk.objectives.ReverseKL, which stays "
+            f"unbiased, not for {algorithm!r}; give it the target of all the data"
         )
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from vi_kit._pytree import pytree
+from vi_kit._rows import num_rows, random_rows
 from vi_kit._static import Static
 
 KeyArray = Key[Array, ""]
@@ -74,11 +75,13 @@ class Target:
     log_normalizer: PyTree = None
     draws: PyTree = None  # exact draws in x, given by the user, leading axis n
     draws_log_weights: PyTree = None
+    likelihood_scale: PyTree = None  # what the log likelihood is multiplied by; N/B for data that are a minibatch
     log_density_function: Static = dataclasses.field(metadata={"static": True})
     prior_function: Static | None = dataclasses.field(default=None, metadata={"static": True})
     sample_function: Static | None = dataclasses.field(default=None, metadata={"static": True})
     derived_function: Static | None = dataclasses.field(default=None, metadata={"static": True})
     layout: Layout = dataclasses.field(metadata={"static": True})
+    batch_size: int | None = dataclasses.field(default=None, metadata={"static": True})
 
     def refreshed(self) -> Target:
         """Return the same target with keys of its functions taken now.
@@ -151,7 +154,7 @@ class Target:
         return sum(terms, start=jnp.zeros((), z.dtype))
 
     def log_likelihood(self, z: Event) -> Scalar:
-        """Return what the user's `log_density` gives at z: the likelihood where a prior was declared."""
+        """Return what the user's `log_density` gives at z: the likelihood where a prior was declared, scaled."""
         function = self.log_density_function.value
         if function is None:
             raise NotImplementedError(
@@ -159,7 +162,8 @@ class Target:
             )
         x = self.constrain(z)
         value = function(x) if self.data is None else function(x, self.data)
-        return _checked_scalar("log_density", value)
+        value = _checked_scalar("log_density", value)
+        return value if self.likelihood_scale is None else value * jnp.asarray(self.likelihood_scale, value.dtype)
 
     def log_prior(self, z: Event) -> Scalar:
         """Return the declared prior's log density at z, log-Jacobian included (zero where none was declared)."""
@@ -176,6 +180,22 @@ class Target:
     def log_density(self, z: Event) -> Scalar:
         """Return log p̃ at flat unconstrained z: likelihood, prior and log-Jacobian, in nats."""
         return self.log_likelihood(z) + self.log_prior(z)
+
+    def subsample(self, key: KeyArray) -> Target:
+        """Return the target of one step: itself, or that of a random minibatch (`vi_kit.targets.minibatch`)."""
+        if self.batch_size is None:
+            return self
+        length = num_rows(self.data, self.batch_size)
+        rows = random_rows(key, length, self.batch_size)
+        batch = jax.tree.map(lambda array: jnp.asarray(array)[rows], self.data)
+        scale = length / self.batch_size * (1.0 if self.likelihood_scale is None else self.likelihood_scale)
+        return dataclasses.replace(self, data=batch, likelihood_scale=scale, batch_size=None, log_normalizer=None)
+
+    def evaluations(self, num_points: int) -> int:
+        """Return what a step at so many points counts as: evaluations of all the data, rounded up."""
+        if self.batch_size is None:
+            return num_points
+        return -(-num_points * self.batch_size // num_rows(self.data, self.batch_size))
 
     def sample(self, key: KeyArray) -> PyTree:
         """Draw one exact x from the target.
@@ -217,6 +237,7 @@ class Target:
                 ("given draws", self.draws is not None),
                 ("log normalizer", self.log_normalizer is not None),
                 ("derived quantities", self.derived_function is not None),
+                (f"minibatches of {self.batch_size}", self.batch_size is not None),
             ]
             if there
         ]

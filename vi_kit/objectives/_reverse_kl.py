@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
@@ -75,7 +76,8 @@ class ReverseKL:
             1 in the end, the fit is one of another target; the loss is that of the step's β.
 
     The gradient is unbiased with every estimator of `vi_kit.estimators` that is not refused; a call costs
-    `num_samples` evaluations (with stratified draws, in whole rounds).
+    `num_samples` evaluations (with stratified draws, in whole rounds), of a minibatch each where the target has them
+    (`vi_kit.targets.minibatch`), which leaves the gradient unbiased.
 
     Source: Blei, Kucukelbir and McAuliffe, "Variational Inference: A Review for Statisticians", 2017,
     https://arxiv.org/abs/1601.00670; for β, Higgins et al., "β-VAE", 2017,
@@ -89,6 +91,7 @@ class ReverseKL:
     beta: float | Array | Callable[[Any], Any] | None = leaf(default=None)
 
     form: ClassVar[Form] = Form.LOG_RATIO
+    takes_minibatches: ClassVar[bool] = True  # the loss is linear in the log likelihood
 
     def __post_init__(self) -> None:
         """Check the number of draws and the kinds of the arguments."""
@@ -104,24 +107,26 @@ class ReverseKL:
 
     def evaluations(self, target: Target) -> int:
         """Target evaluations a call costs."""
-        del target
-        return evaluations(self._estimator(), self.family, self.num_samples)
+        return target.evaluations(evaluations(self._estimator(), self.family, self.num_samples))
 
     def _estimator(self) -> Any:
         return choose(self.estimator, self.family, self.form)
 
     def describe(self, target: Target) -> str:
         """Say in words what is minimized, for reports."""
-        del target
         prior = ", KL(q‖prior) in closed form" if self.kl_term is closed_form_kl else ""
         beta = ""
         if self.beta is not None:
             beta = ", KL term annealed" if callable(self.beta) else f", KL term times {float(self.beta):g}"
-        return f"reverse KL(q‖p), {display(self._estimator())}, {self.num_samples} draws a step{prior}{beta}"
+        batches = "" if target.batch_size is None else f", minibatches of {target.batch_size} rows"
+        return f"reverse KL(q‖p), {display(self._estimator())}, {self.num_samples} draws a step{prior}{beta}{batches}"
 
     def __call__(self, params: Params, target: Target, key: KeyArray, *, step: int | Int[Array, ""] = 0) -> Scalar:
         """Return the negative ELBO, in nats."""
         beta = self.beta(step) if callable(self.beta) else self.beta
+        if target.batch_size is not None:
+            key, batch_key = jax.random.split(key)
+            target = target.subsample(batch_key)
 
         def integrand(params: Params, z: Event, log_q: Scalar) -> Scalar:
             kl = self.kl_term(self.family.dist(params), target, z, log_q)

@@ -3,6 +3,7 @@
 from vi_kit.targets._from_draws import from_draws as from_draws
 from vi_kit.targets._from_numpyro import from_numpyro as from_numpyro
 from vi_kit.targets._make import make_target as make_target
+from vi_kit.targets._minibatch import minibatch as minibatch
 from vi_kit.targets._posteriordb import posteriordb as posteriordb
 from vi_kit.targets._posteriordb import posteriordb_names as posteriordb_names
 from vi_kit.targets._posteriordb import posteriordb_reference as posteriordb_reference
