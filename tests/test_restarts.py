@@ -59,12 +59,22 @@ def test_both_of_two_far_modes(seed, center):
     assert found.num_starts == 16 + 32
 
 
-def test_a_wider_mode_is_seen_from_a_narrow_one():
-    """Not always the other way round: from afar, every climb goes to the wider one."""
+@pytest.mark.parametrize("center", [-10.0, 10.0])
+def test_modes_of_unlike_width_see_each_other(center):
+    """From afar every climb goes to the wider one, which the points looked at before make up for."""
     evaluate = mixture([0.8, 0.2], [[10.0, 10.0], [-10.0, -10.0]], [1.0, 2.0])
-    for seed in range(3):
-        found = explore(evaluate, first_fit(evaluate, 10.0), generator(seed), doubted=False)
-        assert [round(float(one.scale[0, 0])) for one in found.fits] == [1, 2]
+    fit = first_fit(evaluate, center)
+    for seed in range(10):
+        found = explore(evaluate, fit, generator(seed), doubted=False)
+        assert sorted(round(float(one.scale[0, 0])) for one in found.fits) == [1, 2]
+
+
+def test_climbs_alone_would_miss_the_narrower_mode():
+    """Negative control of the points looked at."""
+    evaluate = mixture([0.8, 0.2], [[10.0, 10.0], [-10.0, -10.0]], [1.0, 2.0])
+    fit = first_fit(evaluate, -10.0)
+    found = [explore(evaluate, fit, generator(seed), doubted=False, num_screened=0) for seed in range(10)]
+    assert any(len(one.fits) == 1 for one in found)
 
 
 @pytest.mark.parametrize("evaluate", [correlated, banana])

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,7 +28,7 @@ from vi_kit._mixture_fit import fit_mixture
 from vi_kit._nonfinite import explain_start, named
 from vi_kit._posterior import History, Posterior
 from vi_kit._progress import Progress, ProgressBar
-from vi_kit._restarts import explore
+from vi_kit._restarts import MOST_SCREENED, explore
 from vi_kit._types import Family, KeyArray, Params, Target
 from vi_kit.algorithms import GradientDescent
 from vi_kit.objectives import ReverseKL
@@ -39,6 +40,7 @@ _OTHER_STARTS = 8
 _WIDENING = 1.3  # growth of a standard deviation in a last step, from which there may be no end to it
 _LARGEST_FLOW = 64
 _RANK = 10
+_SCREENED_SHARE = 0.03  # of the budget, for points looked at before the first climbs
 _FLOW_SHARE = 0.6  # of the seconds that are left, for one rung
 _TRAINING_COMPILES = 10.0  # seconds that a training is taken to compile for, until one has been seen
 
@@ -150,7 +152,9 @@ class Ladder:
             return
         self.bar.begin("other modes", None)
         believed = self.posteriors[-1].report.reliable
-        found = explore(self.evaluate, self.gaussian, self.generator, doubted=not believed)
+        found = explore(
+            self.evaluate, self.gaussian, self.generator, doubted=not believed, num_screened=self._num_screened()
+        )
         several = len(found.fits) > 1
         where = f"in {len(found.fits)} places" if several else "in the same place"
         self.agreement = f"{found.num_starts} dispersed starts ended {where}"
@@ -162,6 +166,14 @@ class Ladder:
             self._mixture_rung(found.fits)
         if not self.posteriors[-1].report.reliable and found.complete:
             self._richer_rungs()
+
+    def _num_screened(self) -> int:
+        """Return how many points to look at before the first climbs: fewer where they are dear."""
+        affordable = min(
+            _SCREENED_SHARE * self.budget.max_seconds / max(self.budget.evaluation_seconds, 1e-9),
+            _SCREENED_SHARE * (self.budget.max_evaluations or math.inf),
+        )
+        return int(min(MOST_SCREENED, affordable)) // 2 * 2
 
     def _mixture_rung(self, fits: tuple[GaussianFit, ...]) -> None:
         if self.target.dim > LARGEST_FULL_RANK:

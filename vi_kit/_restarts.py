@@ -11,6 +11,7 @@ from jaxtyping import Float
 from vi_kit._gaussian_fit import Evaluate, GaussianFit, fit_gaussian
 
 _FIRST_STARTS = 16
+MOST_SCREENED = 1_024  # points looked at once, of which the likeliest to lead elsewhere are half of the first starts
 _MOST_STARTS = 256
 _NEAREST, _FARTHEST = 1.5, 40.0  # how far starts lie, in units of √dim standard deviations
 _BEYOND = 1.5  # how far they lie once there are modes, in standard deviations of all of them together
@@ -38,14 +39,25 @@ class Exploration(NamedTuple):
     complete: bool
 
 
-def explore(evaluate: Evaluate, fit: GaussianFit, generator: np.random.Generator, *, doubted: bool) -> Exploration:
+def explore(
+    evaluate: Evaluate,
+    fit: GaussianFit,
+    generator: np.random.Generator,
+    *,
+    doubted: bool,
+    num_screened: int = MOST_SCREENED,
+) -> Exploration:
     """Look for modes that a Gaussian lacks; go on with twice as many starts as long as new ones turn up.
+
+    From afar most climbs end in the widest mode, so a narrower one is found by looking: where the gradient does not
+    point back to the mode that is known, something else pulls.
 
     Args:
         evaluate: log density and gradient at points.
         fit: the Gaussian, in whose coordinates starts are dispersed.
         generator: of the starts.
         doubted: whether weights have shown that it does not describe what lies under it.
+        num_screened: points looked at once before the first climbs; 0 for climbs from anywhere alone.
     """
     fits, total, count = [fit], 0, _FIRST_STARTS
     peaks = np.empty((0, len(fit.mean)))  # where climbs from the means of the fits end
@@ -53,7 +65,7 @@ def explore(evaluate: Evaluate, fit: GaussianFit, generator: np.random.Generator
     while count <= _MOST_STARTS:
         around = fit if len(fits) == 1 else _overall(fits)
         if len(fits) == 1:
-            whitened = _dispersed(generator, count, len(fit.mean))
+            whitened = _first_starts(evaluate, fit, generator, num_screened)
         else:
             whitened = _BEYOND * generator.normal(size=(count, len(fit.mean)))
         if not len(peaks):
@@ -121,6 +133,26 @@ def _overall(fits: list[GaussianFit]) -> GaussianFit:
         centered = means - means.mean(axis=0)
         scale = np.linalg.cholesky(inner + centered.T @ centered / len(fits))
     return fits[0]._replace(mean=means.mean(axis=0), scale=scale)
+
+
+def _first_starts(
+    evaluate: Evaluate, fit: GaussianFit, generator: np.random.Generator, num_screened: int
+) -> np.ndarray:
+    """Return whitened starts: half of them where the gradient points least back to the center."""
+    plain = _dispersed(generator, _FIRST_STARTS, len(fit.mean))
+    half = _FIRST_STARTS // 2
+    if num_screened < _FIRST_STARTS:
+        return plain
+    looked_at = _dispersed(generator, num_screened, len(fit.mean))
+    values, gradients = evaluate(fit.place(looked_at))
+    with np.errstate(all="ignore"):
+        pull = gradients * fit.scale if fit.scale.ndim == 1 else gradients @ fit.scale
+        back = -np.sum(pull * looked_at, axis=1)
+        back /= np.linalg.norm(pull, axis=1) * np.linalg.norm(looked_at, axis=1)
+    usable = np.isfinite(values) & np.isfinite(back)
+    oddest = np.argsort(np.where(usable, back, np.inf))[:half]
+    starts: np.ndarray = np.concatenate([looked_at[oddest], plain[::2]])
+    return starts
 
 
 def _dispersed(generator: np.random.Generator, count: int, dim: int) -> np.ndarray:
