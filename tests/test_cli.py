@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import vi_kit
-from vi_kit import _fit, _resolve
+from vi_kit import _driver, _resolve
 from vi_kit.cli import app
 
 RUN_FILES = {"report.json", "draws.npz", "elbo.png", "marginals.png"}
@@ -289,7 +289,7 @@ def test_debug_shows_the_traceback(here):
 
 def interrupt_after(monkeypatch, chunks):
     """Press Ctrl-C after so many chunks of steps."""
-    real, calls = _fit.advance, []
+    real, calls = _driver.advance, []
 
     def advance(*arguments, **keywords):
         calls.append(1)
@@ -297,7 +297,7 @@ def interrupt_after(monkeypatch, chunks):
             raise KeyboardInterrupt
         return real(*arguments, **keywords)
 
-    monkeypatch.setattr(_fit, "advance", advance)
+    monkeypatch.setattr(_driver, "advance", advance)
 
 
 def test_ctrl_c_saves_the_best_so_far(here, monkeypatch):

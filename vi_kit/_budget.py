@@ -70,12 +70,15 @@ class Budget:
 
     def block(self) -> int:
         """Return how many draws to evaluate at once: fewer where one evaluation takes long."""
-        if self._block == 0:  # chosen once: another size is another program
-            seconds, most = self.evaluation_seconds, self.num_draws()
-            self._block = next((size for size in (BLOCK, 32, 4) if size * seconds < 1.0 and size <= most), 1)
+        if self._block == 0:  # chosen once, when draws are first needed: another size is another program
+            self._block = self._fitting_block()
         return self._block
+
+    def _fitting_block(self) -> int:
+        seconds, most = self.evaluation_seconds, self.num_draws()
+        return next((size for size in (BLOCK, 32, 4) if size * seconds < 1.0 and size <= most), 1)
 
     def diagnosis_evaluations(self) -> int:
         """Return the evaluations that the draws of the diagnosis take, in whole blocks."""
-        num, block = self.num_draws(), self.block()
+        num, block = self.num_draws(), self._block or self._fitting_block()
         return -(-num // block) * block
