@@ -314,7 +314,7 @@ def test_ctrl_c_saves_the_best_so_far(here, monkeypatch):
 def test_ctrl_c_before_the_first_step_writes_nothing(here, monkeypatch):
     interrupt_after(monkeypatch, 0)
     for command in ("fit", "compare"):
-        result = run(command, "mixture", code=130)
+        result = run(command, "mixture", "--steps", 2_000, code=130)
         assert "nothing was written" in result.stderr
         assert not list(here.iterdir())
 
