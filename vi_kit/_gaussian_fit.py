@@ -97,7 +97,9 @@ def fit_gaussian(
     losses: list[float] = []
     for step in range(1, most_steps + 1):
         directions, radii = _rule(generator, dim, pairs)
-        values, gradients = _looked_up(evaluate, points_of(*candidate, directions, radii))
+        points: Any = points_of(*candidate, directions, radii)
+        looked_up: tuple[Any, Any] = evaluate(points)
+        values, gradients = looked_up
         with np.errstate(all="ignore"):
             found = means_of(values, pull_back(candidate[1], gradients), directions, radii)
             entropy = log_determinant(candidate[1]) + 0.5 * dim * (1 + math.log(2 * math.pi))
@@ -123,10 +125,6 @@ def fit_gaussian(
         here: tuple[Any, Any] = (best.mean, best.scale)
         candidate = move(*here, known, length / (1 + settled / _DECAY))
     return best
-
-
-def _looked_up(evaluate: Evaluate, points: Any) -> tuple[Any, Any]:
-    return evaluate(points)
 
 
 def _gain(found: ExpectedDerivatives, *, full: bool) -> float:

@@ -47,7 +47,7 @@ _TRAINING_COMPILES = 10.0  # seconds that a training is taken to compile for, un
 
 @dataclass(frozen=True)
 class _Training:
-    """How a flow is trained: chosen in experiments/no_tuning."""
+    """How a flow is trained: tried by hand on the targets marked * in experiments/no_tuning."""
 
     num_samples: int
     learning_rate: float

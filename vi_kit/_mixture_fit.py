@@ -33,13 +33,15 @@ class MixtureFit(NamedTuple):
         whitened = np.linalg.solve(self.scales, np.swapaxes(centered, 1, 2))
         volumes = np.sum(np.log(np.abs(np.diagonal(self.scales, axis1=1, axis2=2))), axis=1)
         logs = -0.5 * np.sum(whitened**2, axis=1) - volumes[:, None] - 0.5 * dim * math.log(2 * math.pi)
-        return (logs + np.log(self.weights)[:, None]).T  # type: ignore[no-any-return]
+        found: np.ndarray = (logs + np.log(self.weights)[:, None]).T
+        return found
 
     def draw(self, generator: np.random.Generator, count: int) -> Float[np.ndarray, "m dim"]:
         """Draw points."""
         which = generator.choice(len(self.weights), size=count, p=self.weights)
         noise = generator.normal(size=(count, self.means.shape[1]))
-        return self.means[which] + np.einsum("nij,nj->ni", self.scales[which], noise)  # type: ignore[no-any-return]
+        points: np.ndarray = self.means[which] + np.einsum("nij,nj->ni", self.scales[which], noise)
+        return points
 
     def widened(self) -> MixtureFit:
         """Return the mixture with a wider copy of every component beside it."""
@@ -77,7 +79,8 @@ def fit_mixture(evaluate: Evaluate, fits: Sequence[GaussianFit], generator: np.r
 
 def _log_sum(logs: np.ndarray) -> np.ndarray:
     largest = logs.max(axis=1, keepdims=True)
-    return (largest + np.log(np.sum(np.exp(logs - largest), axis=1, keepdims=True)))[:, 0]  # type: ignore[no-any-return]
+    total: np.ndarray = largest + np.log(np.sum(np.exp(logs - largest), axis=1, keepdims=True))
+    return total[:, 0]
 
 
 def _maximize(mixture: MixtureFit, points: np.ndarray, own: np.ndarray) -> MixtureFit:

@@ -82,6 +82,7 @@ class IterateAveraging:
     @property
     def objective(self) -> Any:
         """The algorithm's objective, where it has one."""
+        # Not in the Protocol: where there is none, `getattr` with a default is to see the AttributeError.
         return self.algorithm.objective  # type: ignore[attr-defined]
 
     def evaluations(self, target: Target) -> int:
