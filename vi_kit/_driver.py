@@ -21,7 +21,7 @@ from vi_kit._progress import Progress, ProgressBar
 from vi_kit._static import partition
 from vi_kit._types import Algorithm, Estimate, Family, KeyArray, Params, Target
 from vi_kit.diagnostics._draws import BLOCK, Draws, draw
-from vi_kit.diagnostics._report import judge, mean_estimate
+from vi_kit.diagnostics._report import NUM_EXACT_DRAWS, evidence_upper_bound, judge, mean_estimate
 from vi_kit.objectives import ReverseKL
 
 _SINGLE_STEPS = 4
@@ -223,8 +223,11 @@ def conclude(
     draws: Draws = draw(key, target, family, params, num, with_density=target.has_density, block=block)
     if target.has_density:
         budget.evaluations += budget.diagnosis_evaluations()
+    bound = None
+    if budget.evaluations_left() >= NUM_EXACT_DRAWS and (bound := evidence_upper_bound(key, target, family, params)):
+        budget.evaluations += NUM_EXACT_DRAWS
     leaves_finite = all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(params))
-    report = judge(target, family, draws, finite=leaves_finite and finite)
+    report = judge(target, family, draws, bound, finite=leaves_finite and finite)
     report = replace(report, evaluations=budget.evaluations, device=device(), versions=versions(), **facts)
     posterior = make_posterior(target, family, params, report, history, draws.x)
     return replace(posterior, report=replace(report, seconds=budget.seconds()))

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 
 from vi_kit import families
-from vi_kit._agreement import lacking
+from vi_kit._agreement import lacking, separate
 from vi_kit._budget import Budget, OutOfBudgetError
 from vi_kit._driver import Callback, Run, conclude
 from vi_kit._evaluator import Evaluator
@@ -299,6 +299,7 @@ class Ladder:
             self.stopped = "the callback asked for it"
         report = replace(
             report,
+            warnings=(*report.warnings, *separate(self.target, self.places)),
             reliable=reliable,
             reason=reason,
             stopped=self.stopped,

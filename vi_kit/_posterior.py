@@ -22,6 +22,7 @@ from vi_kit._family_record import describe, restore
 from vi_kit._types import Estimate, Family, KeyArray, Params, Scalar, Target, check_key
 from vi_kit._weights import khat_threshold, pareto_smooth
 from vi_kit.diagnostics._draws import Draws, coordinates, draw, summarize
+from vi_kit.diagnostics._error_bounds import WassersteinBounds
 from vi_kit.diagnostics._report import Coordinate, Report
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -276,10 +277,13 @@ def _shaped(leaves: list[np.ndarray], names: list[str], target: Target | None) -
 
 def _read_report(stored: dict[str, Any]) -> Report:
     values = {name: _number(value) for name, value in stored.items()}
-    for name in ("elbo", "log_normalizer", "reverse_kl", "upper_bound"):
+    for name in ("elbo", "log_normalizer", "reverse_kl", "upper_bound", "forward_kl"):
         if values.get(name) is not None:
             values[name] = Estimate(*(float(v) for v in values[name].values()))
-    values["story"] = tuple(values.get("story", ()))
+    if values.get("wasserstein") is not None:
+        values["wasserstein"] = WassersteinBounds(*map(float, values["wasserstein"]))
+    for name in ("story", "warnings"):
+        values[name] = tuple(values.get(name, ()))
     values["coordinates"] = {
         label: Coordinate(**{name: _number(value) for name, value in row.items()})
         for label, row in values["coordinates"].items()

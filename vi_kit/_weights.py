@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+from vi_kit._arrays import namespace
 
 _PRIOR_SHAPE, _PRIOR_SIZE = 0.5, 10  # weakly informative prior on k̂: ten observations of 0.5
 _FLOOR = -80.0
@@ -44,6 +46,11 @@ def khat_threshold(num_draws: int) -> float:
     return min(1.0 - 1.0 / math.log10(max(num_draws, 11)), 0.7)
 
 
+def tail_size(num_draws: int) -> int:
+    """Return how many of the largest weights are the tail."""
+    return math.ceil(min(0.2 * num_draws, 3.0 * math.sqrt(num_draws)))
+
+
 def pareto_smooth(log_weights: Float[Array, " n"]) -> SmoothedWeights:
     r"""Fit a generalized Pareto distribution to the largest weights and replace them by its quantiles.
 
@@ -64,7 +71,7 @@ def pareto_smooth(log_weights: Float[Array, " n"]) -> SmoothedWeights:
     num = log_weights.shape[0]
     if num < 25:
         raise ValueError(f"log_weights: Pareto smoothing needs at least 25 draws, got {num}")
-    size = math.ceil(min(0.2 * num, 3.0 * math.sqrt(num)))
+    size = tail_size(num)
     shifted = log_weights - _finite_max(log_weights)
     order = jnp.argsort(shifted)
     ascending = shifted[order]
@@ -73,7 +80,7 @@ def pareto_smooth(log_weights: Float[Array, " n"]) -> SmoothedWeights:
     base = jnp.maximum(cutoff, _FLOOR)
     offset = jnp.expm1(cutoff - base)
     excess = jnp.expm1(ascending[num - size :] - base) - offset
-    khat, scale = _fit_generalized_pareto(excess)
+    khat, scale = fit_generalized_pareto(excess)
     probabilities = jnp.asarray((np.arange(size) + 0.5) / size, shifted.dtype)
     safe = jnp.where(jnp.abs(khat) < 1e-6, jnp.ones_like(khat), khat)
     log_survival = jnp.log1p(-probabilities)
@@ -90,23 +97,25 @@ def pareto_smooth(log_weights: Float[Array, " n"]) -> SmoothedWeights:
     return SmoothedWeights(jax.nn.log_softmax(replaced), jnp.where(bad, jnp.inf, khat))
 
 
-def _fit_generalized_pareto(excess: Float[Array, " n"]) -> tuple[Array, Array]:
+def fit_generalized_pareto(excess: Float[Any, " n"]) -> tuple[Any, Any]:
     """Return the shape and scale of a generalized Pareto distribution for sorted, non-negative excesses."""
+    xp = namespace(excess)
     n = excess.shape[0]
     num_grid = 30 + int(math.sqrt(n))
     quartile, largest = excess[int(n / 4 + 0.5) - 1], excess[-1]
     degenerate = ~(largest > 0)
-    largest = jnp.where(degenerate, jnp.ones_like(largest), largest)
+    largest = xp.where(degenerate, xp.ones_like(largest), largest)
     # Ties at the cutoff (weights equal to rounding): the smallest excess there is says what the scale is.
-    smallest = jnp.min(jnp.where(excess > 0, excess, largest))
-    quartile = jnp.where(quartile > 0, quartile, smallest)
-    grid = 1 - jnp.sqrt(num_grid / (jnp.arange(1, num_grid + 1, dtype=excess.dtype) - 0.5))
+    smallest = xp.min(xp.where(excess > 0, excess, largest))
+    quartile = xp.where(quartile > 0, quartile, smallest)
+    grid = 1 - xp.sqrt(num_grid / (xp.arange(1, num_grid + 1, dtype=excess.dtype) - 0.5))
     theta = grid / (3 * quartile) + 1 / largest
-    shape = jnp.mean(jnp.log1p(-theta[:, None] * excess[None, :]), axis=1)
-    log_likelihood = n * (jnp.log(-theta / shape) - shape - 1)
-    posterior = jax.nn.softmax(log_likelihood)
-    theta_mean = jnp.sum(theta * posterior)
-    k = jnp.mean(jnp.log1p(-theta_mean * excess))
+    shape = xp.mean(xp.log1p(-theta[:, None] * excess[None, :]), axis=1)
+    log_likelihood = n * (xp.log(-theta / shape) - shape - 1)
+    posterior = xp.exp(log_likelihood - xp.max(log_likelihood))
+    posterior = posterior / xp.sum(posterior)
+    theta_mean = xp.sum(theta * posterior)
+    k = xp.mean(xp.log1p(-theta_mean * excess))
     scale = -k / theta_mean
     k = (n * k + _PRIOR_SIZE * _PRIOR_SHAPE) / (n + _PRIOR_SIZE)
-    return jnp.where(degenerate, -jnp.inf, k), scale
+    return xp.where(degenerate, -xp.inf, k), scale

@@ -231,3 +231,35 @@ def test_upper_bound_is_the_chi_square_one(key):
 
 def test_no_upper_bound_where_weights_do_not_allow_one(key):
     assert report_of(key, gaussian_target(), scale=1.0).upper_bound is None
+
+
+def test_upper_bound_from_exact_draws_needs_no_light_weights(key):
+    # The weights of the same q give none; KL(p‖q) is in closed form.
+    def sample(key):
+        return 1.0 + 2.0 * jax.random.normal(key, (2,))
+
+    report = report_of(key, gaussian_target(sample=sample), scale=1.0)
+    exact = 2 * (0.5 * (4 - 1) - np.log(2))
+    assert abs(float(report.upper_bound.value) - exact) < 5 * float(report.upper_bound.standard_error)
+    assert float(report.upper_bound.standard_error) < 0.1 * exact
+
+
+def test_forward_kl_and_error_bounds(key):
+    # q = N(1.2, 2²) twice against p = N(1, 2²) twice: KL(p‖q) = 2·0.005, χ² = exp(0.02) − 1.
+    report = report_of(key, gaussian_target(), mean=1.2)
+    assert abs(float(report.forward_kl.value) - 0.01) < 5 * float(report.forward_kl.standard_error)
+    assert float(report.forward_kl.standard_error) < 0.2 * 0.01
+    assert np.expm1(0.02) < report.chi_square < 2 * np.expm1(0.02)
+    for row in report.coordinates.values():
+        assert 0.2 < row.mean_error_bound < 0.5
+        assert 0 < row.sd_error_bound < 1.0
+    assert report.wasserstein.first == pytest.approx(
+        np.hypot(*(row.mean_error_bound for row in report.coordinates.values())), rel=1e-3
+    )
+
+
+def test_no_error_bounds_where_weights_do_not_allow_them(key):
+    report = report_of(key, gaussian_target(), scale=1.0)
+    assert (report.chi_square, report.wasserstein) == (None, None)
+    assert all(row.mean_error_bound is None for row in report.coordinates.values())
+    assert report.forward_kl is None

@@ -14,12 +14,16 @@ import numpy as np
 from vi_kit._types import Estimate, Family, KeyArray, Params, Target, check_key
 from vi_kit._weights import effective_sample_size, khat_threshold, pareto_smooth
 from vi_kit.diagnostics._draws import Draws, coordinates, draw
+from vi_kit.diagnostics._error_bounds import WassersteinBounds, chi_square_limit, moment_bounds, wasserstein_bounds
+from vi_kit.diagnostics._target_draws import exact_draws, log_q_at
 from vi_kit.diagnostics._verdict import Evidence, verdict
+from vi_kit.diagnostics._warnings import coordinate_warnings
 
 _ROUNDING = 8  # steps of rounding within which log weights count as equal
 _LARGEST_SD_ERROR = 0.1
-_LARGEST_KHAT_OF_BOUND = 0.5
+_LIGHT_TAIL = 0.5  # k̂ below which weights have a variance
 _COARSE = 1e-3  # nats; beyond it rounding is not to be taken for equality
+NUM_EXACT_DRAWS = 1_024
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,10 @@ class Coordinate:
         sd: standard deviation under q, with `sd_standard_error`.
         corrected_mean: mean under Pareto-smoothed importance weights, None without a density.
         corrected_sd: the same for the standard deviation.
+        mean_error_bound: how far the mean under p can be from that under q at most, at 95 % confidence, as far as
+            draws of q can tell; it bounds the Wasserstein distance W₁ of this coordinate too. None where the weights
+            give no honest one.
+        sd_error_bound: the same for the standard deviation.
     """
 
     mean: float
@@ -39,6 +47,8 @@ class Coordinate:
     sd_standard_error: float
     corrected_mean: float | None = None
     corrected_sd: float | None = None
+    mean_error_bound: float | None = None
+    sd_error_bound: float | None = None
 
 
 @dataclass(frozen=True)
@@ -51,8 +61,13 @@ class Report:
         ess: effective sample size of those weights, out of `num_samples`.
         log_normalizer: log Z by importance sampling with its standard error.
         reverse_kl: KL(q‖p) where log Z is known, else None.
-        upper_bound: an upper bound on log Z, ½ log E_q[(p̃/q)²], with its standard error; None where k̂ is 0.5 or more,
-            as the mean that it is made of is then infinite or settled by a few draws.
+        upper_bound: an upper bound on log Z with its standard error: E_p[log p̃ − log q] where p can be sampled, else
+            ½ log E_q[(p̃/q)²]; None where k̂ is 0.5 or more, as that mean is then infinite or settled by a few draws.
+        forward_kl: KL(p‖q) by the smoothed weights; None where k̂ is 0.5 or more: it is then far too low.
+        chi_square: χ²(p‖q) at most, at 95 % confidence, as far as draws of q can tell; every mean is then within √χ² of
+            q's sds. None where the weights give no honest limit.
+        wasserstein: bounds on W₁ and W₂ between p and q in unconstrained coordinates, from it.
+        warnings: what to know of single coordinates: mass at a bound, tails that do not settle, several modes.
         reliable: whether to believe the fit.
         reason: why, in plain words.
         coordinates: moments of every coordinate, derived quantities included.
@@ -81,6 +96,10 @@ class Report:
     seconds: float = 0.0
     compile_seconds: float = 0.0
     upper_bound: Estimate | None = None
+    forward_kl: Estimate | None = None
+    chi_square: float | None = None
+    wasserstein: WassersteinBounds | None = None
+    warnings: tuple[str, ...] = ()
     story: tuple[str, ...] = ()
     device: str = ""
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -143,11 +162,22 @@ def diagnose(key: KeyArray, target: Target, family: Family, params: Params, *, n
         raise ValueError(f"num_samples: expected at least 100, got {num_samples}")
     target = target.refreshed()
     draws = draw(key, target, family, params, num_samples, with_density=target.has_density)
-    return judge(target, family, draws)
+    return judge(target, family, draws, evidence_upper_bound(key, target, family, params))
 
 
-def judge(target: Target, family: Family, draws: Draws, *, finite: bool = True) -> Report:
-    """Make the report of draws that are already there."""
+def evidence_upper_bound(key: KeyArray, target: Target, family: Family, params: Params) -> Estimate | None:
+    """Return E_p[log p̃ − log q] = log Z + KL(p‖q) from exact draws of p; None where p cannot be sampled."""
+    if not (target.has_sampler and target.has_density):
+        return None
+    draws = exact_draws(jax.random.fold_in(key, 1), target, NUM_EXACT_DRAWS)
+    bound = mean_estimate(draws.log_p - log_q_at(family, params, draws.z))
+    return bound if math.isfinite(float(bound.value)) else None
+
+
+def judge(
+    target: Target, family: Family, draws: Draws, upper_bound: Estimate | None = None, *, finite: bool = True
+) -> Report:
+    """Make the report of draws that are already there, and of an upper bound on log Z from exact draws of p."""
     num = len(draws.log_q)
     labels, values = coordinates(draws.x, target.layout)
     values = values.astype(np.float64)
@@ -157,8 +187,11 @@ def judge(target: Target, family: Family, draws: Draws, *, finite: bool = True) 
         kept, ess = _kept_draws(target)
         evidence = Evidence(threshold, finite=finite, labels=labels, means=means, sds=sds, given=kept, ess=ess)
         reliable, reason = verdict(evidence)
-        rows = _rows(labels, values, means, sds, None, None)
-        return Report(target.dim, repr(family), num, None, None, threshold, ess, None, None, reliable, reason, rows)
+        rows = _rows(labels, values, means, sds)
+        return Report(
+            target.dim, repr(family), num, None, None, threshold, ess, None, None, reliable, reason, rows,
+            warnings=coordinate_warnings(target, labels, values, np.full(num, 1 / num)),
+        )  # fmt: skip
     log_weights = np.asarray(draws.log_p, np.float64) - np.asarray(draws.log_q, np.float64)
     centered = log_weights - np.nanmax(np.where(np.isfinite(log_weights), log_weights, -np.inf), initial=-np.inf)
     finite_log_p = draws.log_p[np.isfinite(draws.log_p)]
@@ -174,7 +207,9 @@ def judge(target: Target, family: Family, draws: Draws, *, finite: bool = True) 
     elbo = mean_estimate(log_weights)
     known = None if target.log_normalizer is None else float(target.log_normalizer)
     log_z = _log_mean_estimate(log_weights)
-    rows = _rows(labels, values, means, sds, corrected_means, corrected_sds)
+    chi_square = chi_square_limit(centered)
+    bounds = (None, None) if chi_square is None else moment_bounds(values, chi_square)
+    rows = _rows(labels, values, means, sds, corrected_means, corrected_sds, *bounds)
     evidence = Evidence(
         threshold,
         finite=finite and bool(np.isfinite(log_weights).any()),
@@ -206,7 +241,11 @@ def judge(target: Target, family: Family, draws: Draws, *, finite: bool = True) 
         reliable=reliable,
         reason=reason,
         coordinates=rows,
-        upper_bound=_upper_bound(log_weights) if float(smoothed.khat) < _LARGEST_KHAT_OF_BOUND else None,
+        upper_bound=upper_bound if upper_bound is not None else _upper_bound(log_weights, float(smoothed.khat)),
+        forward_kl=_forward_kl(log_weights, weights) if float(smoothed.khat) < _LIGHT_TAIL else None,
+        chi_square=chi_square,
+        wasserstein=None if chi_square is None else wasserstein_bounds(np.asarray(draws.z, np.float64), chi_square),
+        warnings=coordinate_warnings(target, labels, values, weights),
     )
 
 
@@ -248,9 +287,21 @@ def _log_mean_estimate(log_weights: np.ndarray) -> Estimate:
     return Estimate(float(largest + math.log(mean)), float(error), float(effective))
 
 
-def _upper_bound(log_weights: np.ndarray) -> Estimate | None:
+def _forward_kl(log_weights: np.ndarray, weights: np.ndarray) -> Estimate:
+    """Return E_p[log p̃/q] − log Z, both by weights that sum to one, with the error of the delta method."""
+    num = len(weights)
+    relative = num * weights
+    ratio = np.where(weights > 0, log_weights, 0.0)
+    largest = ratio.max()
+    log_z = float(largest + np.log(np.mean(np.where(weights > 0, np.exp(ratio - largest), 0.0))))
+    center = float(weights @ ratio)
+    influence = relative * (ratio - center) - (relative - 1)
+    return Estimate(center - log_z, float(influence.std(ddof=1) / math.sqrt(num)), float(1 / np.sum(weights**2)))
+
+
+def _upper_bound(log_weights: np.ndarray, khat: float) -> Estimate | None:
     """Return ½ log of the mean squared weight: above log Z by ½ log(1 + χ²(p‖q))."""
-    if not np.isfinite(log_weights).all():
+    if not (np.isfinite(log_weights).all() and khat < _LIGHT_TAIL):
         return None
     mean = _log_mean_estimate(2 * log_weights)
     return Estimate(0.5 * float(mean.value), 0.5 * float(mean.standard_error), mean.num_effective)
@@ -261,17 +312,20 @@ def _rows(
     values: np.ndarray,
     means: np.ndarray,
     sds: np.ndarray,
-    corrected_means: np.ndarray | None,
-    corrected_sds: np.ndarray | None,
+    *columns: np.ndarray | None,
 ) -> dict[str, Coordinate]:
+    """Make one row a coordinate; `columns` are its further fields in order, None for those that are not known."""
     num = len(values)
     # Standard error of a standard deviation from the fourth moment, by the delta method.
     fourth = np.mean((values - means) ** 4, axis=0)
     sd_errors = np.sqrt(np.maximum(fourth - sds**4, 0.0) / num) / (2 * np.maximum(sds, np.finfo(float).tiny))
-    rows = {}
-    for i, label in enumerate(labels):
-        extra = () if corrected_means is None or corrected_sds is None else (corrected_means[i], corrected_sds[i])
-        rows[label] = Coordinate(
-            float(means[i]), float(sds[i] / math.sqrt(num)), float(sds[i]), float(sd_errors[i]), *map(float, extra)
+    return {
+        label: Coordinate(
+            float(means[i]),
+            float(sds[i] / math.sqrt(num)),
+            float(sds[i]),
+            float(sd_errors[i]),
+            *(None if column is None else float(column[i]) for column in columns),
         )
-    return rows
+        for i, label in enumerate(labels)
+    }

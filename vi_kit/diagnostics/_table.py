@@ -62,6 +62,7 @@ def report_table(report: Any, reference: Any | None = None, most_rows: int | Non
     parts: list[Any] = [_coordinates(report.coordinates, reference, most_rows), facts, Text()]
     if report.story:
         parts += [Text("tried", style="dim"), *(Text(f"  {line}") for line in report.story), Text()]
+    parts += [Text(f"Careful: {warning}.", style="yellow") for warning in report.warnings]
     parts.append(Text(report.reason, style="bold green" if report.reliable else "bold red"))
     compared = against_reference(report, reference)
     if compared is not None:
@@ -153,12 +154,17 @@ def _facts(report: Any, reference: Any | None) -> list[tuple[str, str]]:
         gap, how = reverse_kl(report, reference)
         if gap is not None:
             facts.append(("KL(q‖p)", f"{estimate(gap)} nats, {how}"))
+        if report.forward_kl is not None:
+            facts.append(("KL(p‖q)", f"{estimate(report.forward_kl)} nats, by importance weights"))
         facts.append(("log Z", f"{estimate(report.log_normalizer)} by importance sampling"))
         bound = report.upper_bound
         # One-sided, at 99 %.
         most = f"at most {float(bound.value) + 2.33 * float(bound.standard_error):.2f}" if bound is not None else ""
         facts.append(("upper bound on log Z", most or "none: only weights of k̂ below 0.5 give an honest one"))
         facts.append(("Pareto k̂", f"{number(report.khat, 2)} (trusted below {report.khat_threshold:.2f})"))
+        if report.chi_square is not None:
+            within = f"{math.sqrt(max(report.chi_square, 0.0)):.2f} sd"
+            facts.append(("error bound", f"no mean is off by more than {within}, as far as draws of q can tell (95 %)"))
         facts.append(("effective draws", f"{report.ess:,.0f} of {report.num_samples:,}"))
     if reference is not None:
         facts.append(("reference", reference.provenance.split("; ")[0].split(". ")[0].rstrip(".")))
