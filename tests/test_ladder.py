@@ -128,6 +128,24 @@ def test_a_second_fit_compiles_nothing(make, posterior, mixture, compiles):
     assert second.report.reliable
 
 
+def test_callback_is_asked_while_other_modes_are_looked_for(monkeypatch):
+    monkeypatch.setattr("vi_kit._ladder._BETWEEN_CALLS", 0.0)
+    calls = []
+    fit(callback=lambda progress: calls.append(progress.evaluations))
+    whole = len(calls)
+    seen = []
+
+    def callback(progress):
+        seen.append(progress.evaluations)
+        return len(seen) == whole - 1
+
+    stopped = fit(callback=callback)
+    assert len(seen) == whole - 1
+    assert stopped.report.stopped == "the callback asked for it"
+    assert not stopped.report.reliable
+    assert stopped.params is not None
+
+
 def test_callback_sees_progress_and_can_stop():
     seen = []
 

@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from vi_kit._budget import Budget
+from vi_kit._checkpoint import Checkpoint, pack, unpack
 from vi_kit._environment import device, versions
 from vi_kit._nonfinite import explain_nonfinite, explain_steps
 from vi_kit._optimize import CAPACITY, LoopState, advance, begin
 from vi_kit._posterior import History, Posterior, make_posterior
 from vi_kit._progress import Progress, ProgressBar
-from vi_kit._static import partition
+from vi_kit._static import combine, partition
 from vi_kit._types import Algorithm, Estimate, Family, KeyArray, Params, Target
 from vi_kit.diagnostics._draws import BLOCK, Draws, draw
 from vi_kit.diagnostics._report import NUM_EXACT_DRAWS, evidence_upper_bound, judge, mean_estimate
@@ -45,9 +46,12 @@ class Run:
     num_steps: int
     budget: Budget
     callback: Callback | None
+    checkpoint: Checkpoint | None = None
+    name: str = "run"
 
     def __post_init__(self) -> None:
         self.done = 0
+        self.chunks = 0
         self.stopped = "all steps taken"
         self.losses: list[np.ndarray] = []
         self.finite: list[np.ndarray] = []
@@ -62,7 +66,8 @@ class Run:
         """Take the steps; leave the reason for stopping in `stopped`."""
         self.params = params
         static, leaves = partition(self.algorithm)
-        state = begin(key, self.target, params, leaves, static)
+        state = self._resumed(begin(key, self.target, params, leaves, static))
+        evaluations = self.budget.evaluations - self.resumed_evaluations
         try:
             while self.done < self.num_steps:
                 count = self._next_count()
@@ -71,16 +76,53 @@ class Run:
                 chunk_began = time.perf_counter()
                 state = self._advance(state, leaves, count, static)
                 taken = time.perf_counter() - chunk_began
-                if self.done == count:  # the first chunk is one step, and compiles
+                if self.chunks == 1:  # the first chunk is one step, and compiles
                     self._check_first_step(params)
                     self.compile_seconds = self.budget.seconds()
                 else:
                     self._time(taken / count)
                 self._look(elbo_key, bar)
+                self._keep(state, evaluations, now=False)
                 if self.stopped != "all steps taken":
                     break
         except KeyboardInterrupt:
             self.stopped = "interrupted"
+        finally:
+            if self.chunks > 1:
+                self._keep(state, evaluations, now=True)
+
+    def _resumed(self, state: LoopState) -> LoopState:
+        """Return the state that a checkpoint holds, with what else was known then; else the given one."""
+        self.resumed_evaluations = 0
+        kept = {} if self.checkpoint is None else self.checkpoint.section(self.name)
+        if not kept:
+            return state
+        state = unpack(kept, state)
+        self.params = jax.jit(combine(*partition(self.algorithm)).params)(state.algorithm_state)
+        self.done, self.resumed_evaluations = map(int, kept["counts"])
+        self.budget.evaluations += self.resumed_evaluations
+        self.losses, self.finite = [kept["loss"]], [kept["finite"]]
+        self.elbos = [(int(step), Estimate(*map(float, numbers))) for step, *numbers in kept["elbos"]]
+        if "best" in kept:
+            params = unpack({key.removeprefix("best_"): array for key, array in kept.items()}, self.params)
+            self.best = Estimate(*map(float, kept["best"])), params
+        return state
+
+    def _keep(self, state: LoopState, evaluations: int, *, now: bool) -> None:
+        """Write the state to the checkpoint, if there is one and it is due."""
+        if self.checkpoint is None or not (now or self.checkpoint.is_due()):
+            return
+        arrays = pack(state) | {
+            "loss": np.concatenate(self.losses),
+            "finite": np.concatenate(self.finite),
+            "elbos": np.array([(step, *map(float, elbo)) for step, elbo in self.elbos], float).reshape(-1, 4),
+            "counts": np.array([self.done, self.budget.evaluations - evaluations]),
+        }
+        if self.best is not None:
+            arrays["best"] = np.array([float(number) for number in self.best[0]])
+            arrays |= {f"best_{key}": array for key, array in pack(self.best[1]).items()}
+        self.checkpoint.keep(self.name, arrays)
+        self.checkpoint.write(now=True)
 
     def _advance(self, state: LoopState, leaves: dict[str, Any], count: int, static: Algorithm) -> LoopState:
         state, params, infos = advance(self.target, state, leaves, np.int32(count), static)
@@ -89,11 +131,12 @@ class Run:
         self.losses.append(infos.loss[:count])
         self.finite.append(infos.finite[:count])
         self.done += count
+        self.chunks += 1
         self.budget.evaluations += count * self.algorithm.evaluations(self.target)
         return state
 
     def _time(self, step_seconds: float) -> None:
-        if 1 < len(self.losses) <= _SINGLE_STEPS and self.step_seconds > 0:
+        if 1 < self.chunks <= _SINGLE_STEPS and self.step_seconds > 0:
             step_seconds = min(step_seconds, self.step_seconds)  # the machine may have been busy
         self.step_seconds = step_seconds
         per_step = self.algorithm.evaluations(self.target)
@@ -101,7 +144,7 @@ class Run:
 
     def _next_count(self) -> int:
         """Return the steps of the next chunk, zero when a budget is spent."""
-        if len(self.losses) < _SINGLE_STEPS and (self.step_seconds == 0.0 or self.budget.seconds_left() > 0):
+        if self.chunks < _SINGLE_STEPS and (self.step_seconds == 0.0 or self.budget.seconds_left() > 0):
             return 1  # one step to compile, some to know what a step takes, the first of them whatever the budget
         per_step = self.algorithm.evaluations(self.target)
         left = self.num_steps - self.done
@@ -124,7 +167,7 @@ class Run:
 
     def _look(self, key: KeyArray, bar: ProgressBar) -> None:
         """Between chunks: estimate the ELBO where its cost is small, show it, call back."""
-        if self.target.has_density and len(self.losses) >= _SINGLE_STEPS and self._elbo_is_due():
+        if self.target.has_density and self.chunks >= _SINGLE_STEPS and self._elbo_is_due():
             self._estimate_elbo(key)
         recent = np.concatenate(self.finite[-_MOST_NONFINITE:])[-_MOST_NONFINITE:]
         if len(recent) == _MOST_NONFINITE and not recent.any():

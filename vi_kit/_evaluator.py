@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from vi_kit._budget import Budget, OutOfBudgetError
+from vi_kit._checkpoint import Checkpoint
 from vi_kit._types import Target
 
 _CAPACITY = 512
@@ -43,8 +44,9 @@ def _evaluate(
 class Evaluator:
     """What the rungs of a fit without an algorithm evaluate: every point counts, none beyond the budget."""
 
-    def __init__(self, target: Target, budget: Budget) -> None:
+    def __init__(self, target: Target, budget: Budget, checkpoint: Checkpoint | None = None) -> None:
         self.target = target
+        self.checkpoint = checkpoint
         self.budget = budget
         self.compile_seconds = 0.0
         self._width = _WIDTH
@@ -58,10 +60,16 @@ class Evaluator:
         """
         if not self._timed:
             self._time(points[:1])
+        recalled = None if self.checkpoint is None else self.checkpoint.recall(points)
+        if recalled is not None:
+            self.budget.evaluations += len(points)
+            return recalled
         self._afford(len(points))
         parts = [self._run(points[i : i + _CAPACITY]) for i in range(0, len(points), _CAPACITY)]
         values, gradients = (np.concatenate(part) for part in zip(*parts, strict=True))
         self.budget.evaluations += len(points)
+        if self.checkpoint is not None:
+            self.checkpoint.remember(points, values, gradients)
         return values, gradients
 
     def _run(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from os import PathLike
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import optax
 
 from vi_kit._budget import Budget
 from vi_kit._check import check_static
+from vi_kit._checkpoint import Checkpoint, facts_of
 from vi_kit._driver import Callback, Run
 from vi_kit._ladder import MOST_STEPS, Ladder
 from vi_kit._posterior import Posterior
@@ -49,6 +51,7 @@ def fit(
     start: Any = None,
     progress: bool = True,
     callback: Callback | None = None,
+    checkpoint: str | PathLike[str] | None = None,
 ) -> Posterior:
     """Fit q to a target and judge the result: with an algorithm of your choice, or with nothing to tune.
 
@@ -73,6 +76,8 @@ def fit(
             ladder takes its mean.
         progress: whether to show a bar with the current ELBO.
         callback: called with a `Progress` between chunks; return True to stop.
+        checkpoint: a file that is written now and then, and that a later call with the same arguments goes on from,
+            as if it had never stopped; seconds count from the call. The checkpoint of another fit is refused.
 
     Returns:
         The posterior with its report; `posterior.report.reliable` says whether to believe it.
@@ -103,7 +108,7 @@ def fit(
     budget = Budget(began, max_seconds, max_evaluations)
     if algorithm is None:
         if num_steps is None and target.has_density:
-            return _without_algorithm(key, target.refreshed(), budget, start, callback, progress=progress)
+            return _without_algorithm(key, target.refreshed(), budget, start, callback, checkpoint, progress=progress)
         algorithm = default_algorithm(target, int(steps))
     if not hasattr(algorithm, "step"):
         raise TypeError(f"algorithm: expected one of vi_kit.algorithms, got {type(algorithm).__name__}")
@@ -114,21 +119,31 @@ def fit(
         check_static(target)
     start_key, run_key, draw_key, elbo_key = jax.random.split(key, 4)
     params = start_params(start_key, start, algorithm, target)
-    run = Run(target, algorithm, int(steps), budget, callback)
+    kept = None if checkpoint is None else Checkpoint(checkpoint, facts_of(key, target, algorithm, params))
+    run = Run(target, algorithm, int(steps), budget, callback, kept)
     with ProgressBar(run.num_steps, enabled=progress) as bar:
         run.go(run_key, params, elbo_key, bar)
     return run.finish(draw_key)
 
 
 def _without_algorithm(
-    key: KeyArray, target: Target, budget: Budget, start: Any, callback: Callback | None, *, progress: bool
+    key: KeyArray,
+    target: Target,
+    budget: Budget,
+    start: Any,
+    callback: Callback | None,
+    checkpoint: str | PathLike[str] | None,
+    *,
+    progress: bool,
 ) -> Posterior:
     check_static(target)
+    whole_key = key
     start_key, key = jax.random.split(key)
     mean = None
     if start is not None:
         algorithm = default_algorithm(target, 1)
         params = start_params(start_key, start, algorithm, target)
         mean = np.asarray(algorithm.family.dist(params).mean(), np.float64)
+    kept = None if checkpoint is None else Checkpoint(checkpoint, facts_of(whole_key, target, None, mean))
     with ProgressBar(MOST_STEPS, enabled=progress) as bar:
-        return Ladder(key, target, budget, callback, bar).run(mean)
+        return Ladder(key, target, budget, callback, bar, kept).run(mean)

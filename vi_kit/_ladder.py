@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from vi_kit import families
 from vi_kit._agreement import lacking, separate
 from vi_kit._budget import Budget, OutOfBudgetError
+from vi_kit._checkpoint import Checkpoint
 from vi_kit._driver import Callback, Run, conclude
 from vi_kit._evaluator import Evaluator
 from vi_kit._gaussian_fit import GaussianFit, fit_gaussian
@@ -29,9 +29,8 @@ from vi_kit._nonfinite import explain_start, named
 from vi_kit._posterior import History, Posterior
 from vi_kit._progress import Progress, ProgressBar
 from vi_kit._restarts import MOST_SCREENED, explore
+from vi_kit._training import Training, steps_within
 from vi_kit._types import Family, KeyArray, Params, Target
-from vi_kit.algorithms import GradientDescent
-from vi_kit.objectives import ReverseKL
 
 LARGEST_FULL_RANK = 300
 MOST_STEPS = 120
@@ -41,28 +40,28 @@ _WIDENING = 1.3  # growth of a standard deviation in a last step, from which the
 _LARGEST_FLOW = 64
 _RANK = 10
 _SCREENED_SHARE = 0.03  # of the budget, for points looked at before the first climbs
-_FLOW_SHARE = 0.6  # of the seconds that are left, for one rung
+_BETWEEN_CALLS = 0.5  # seconds, of the callback while other modes are looked for
 _TRAINING_COMPILES = 10.0  # seconds that a training is taken to compile for, until one has been seen
 
 
-@dataclass(frozen=True)
-class _Training:
-    """How a flow is trained: tried by hand on the targets marked * in experiments/no_tuning."""
-
-    num_samples: int
-    learning_rate: float
-    steps: int = 2_000
-    least_steps: int = 500
+_FIRST, _SECOND, _LOW_RANK = Training(32, 1e-2), Training(256, 5e-3), Training(8, 1e-2)
 
 
-_FIRST, _SECOND, _LOW_RANK = _Training(32, 1e-2), _Training(256, 5e-3), _Training(8, 1e-2)
+class _AskedToStopError(Exception):
+    """The callback wants the fit to end."""
 
 
 class Ladder:
     """One fit without an algorithm, on the host."""
 
     def __init__(
-        self, key: KeyArray, target: Target, budget: Budget, callback: Callback | None, bar: ProgressBar
+        self,
+        key: KeyArray,
+        target: Target,
+        budget: Budget,
+        callback: Callback | None,
+        bar: ProgressBar,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self.key, host_key = jax.random.split(key)
         self.generator = np.random.default_rng(np.asarray(jax.random.key_data(host_key)).ravel())
@@ -70,7 +69,8 @@ class Ladder:
         self.budget = budget
         self.callback = callback
         self.bar = bar
-        self.evaluate = Evaluator(target, budget)
+        self.checkpoint = checkpoint
+        self.evaluate = Evaluator(target, budget, checkpoint)
         self.story: list[str] = []
         self.posteriors: list[Posterior] = []
         self.gaussian: GaussianFit | None = None
@@ -79,6 +79,7 @@ class Ladder:
         self.places, self.heights = np.zeros((1, target.dim)), np.zeros(1)
         self.training_compiles = _TRAINING_COMPILES
         self.steps = 0
+        self.shown = 0.0  # seconds at which the callback was last called
         self.compile_seconds = 0.0
         self.asked_to_stop = False
         self.stopped = "nothing was left to try"
@@ -91,10 +92,15 @@ class Ladder:
             self._other_rungs()
         except OutOfBudgetError as error:
             self.stopped = str(error)
+        except _AskedToStopError:
+            pass  # what `_best` says of it
         except KeyboardInterrupt:
             if self.gaussian is None:
                 raise
             self.stopped = "interrupted"
+        finally:
+            if self.checkpoint is not None and self.gaussian is not None:
+                self.checkpoint.write(now=True)
         if not self.posteriors:
             if self.gaussian is None:
                 raise ValueError(f"max_seconds, max_evaluations: {self.stopped} before the first step was done")
@@ -127,13 +133,28 @@ class Ladder:
         self.gaussian = now
         self.steps += 1
         self.compile_seconds = self.evaluate.compile_seconds
-        params = None if self.callback is None else gaussian_member(now)[1]
+        self._show()
+        return self.asked_to_stop
+
+    def _show(self) -> None:
+        """Show the bar and the callback how far the Gaussian has come."""
+        assert self.gaussian is not None, "a step was taken"
+        params = None if self.callback is None else gaussian_member(self.gaussian)[1]
         seconds, evaluations = self.budget.seconds(), self.budget.evaluations
-        progress = Progress(self.steps, MOST_STEPS, -now.elbo, None, seconds, evaluations, params)
+        progress = Progress(self.steps, MOST_STEPS, -self.gaussian.elbo, None, seconds, evaluations, params)
         self.bar.update(progress)
+        self.shown = seconds
         if self.callback is not None and self.callback(progress):
             self.asked_to_stop = True
-        return self.asked_to_stop
+
+    def _look(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Evaluate for a rung that has no steps; now and then the callback is asked whether to go on."""
+        found = self.evaluate(points)
+        if self.callback is not None and self.budget.seconds() > self.shown + _BETWEEN_CALLS:
+            self._show()
+            if self.asked_to_stop:
+                raise _AskedToStopError
+        return found
 
     def _judge_gaussian(self) -> None:
         assert self.gaussian is not None, "a Gaussian was fitted"
@@ -153,7 +174,7 @@ class Ladder:
         self.bar.begin("other modes", None)
         believed = self.posteriors[-1].report.reliable
         found = explore(
-            self.evaluate, self.gaussian, self.generator, doubted=not believed, num_screened=self._num_screened()
+            self._look, self.gaussian, self.generator, doubted=not believed, num_screened=self._num_screened()
         )
         several = len(found.fits) > 1
         where = f"in {len(found.fits)} places" if several else "in the same place"
@@ -179,7 +200,7 @@ class Ladder:
         if self.target.dim > LARGEST_FULL_RANK:
             return
         self.bar.begin("a mixture", None)
-        found = fit_mixture(self.evaluate, fits, self.generator)
+        found = fit_mixture(self._look, fits, self.generator)
         family, params = mixture_member(found)
         self._conclude(family, params, "weighted draws from every mode", _history(()), 0)
 
@@ -211,22 +232,16 @@ class Ladder:
         first = self.posteriors[0]
         return family.init_from(start_key, first.family.dist(first.params))
 
-    def _train(self, family: Any, params: Params | None, training: _Training) -> Params | None:
+    def _train(self, family: Any, params: Params | None, training: Training) -> Params | None:
         """Train from these parameters, or from the first Gaussian; None where there is too little left to spend."""
-        seconds = training.num_samples * self.budget.evaluation_seconds
-        affordable = min(
-            _FLOW_SHARE * self.budget.seconds_left() / max(seconds, 1e-9),
-            self.budget.evaluations_left() / training.num_samples,
-        )
-        if affordable < training.least_steps or self.budget.seconds_left() < self.training_compiles:
+        name = f"training {len(self.posteriors)}"
+        steps = steps_within(training, self.budget, self.training_compiles, self.checkpoint, name)
+        if steps == 0:
             self.story.append(f"{short_name(family)} with {training.num_samples} draws a step: beyond the budget")
             self.stopped = "what is left of the budget is too little for the next rung"
             return None
-        steps = int(min(training.steps, affordable))
-        rate = optax.cosine_decay_schedule(training.learning_rate, steps)
-        objective = ReverseKL(family, num_samples=training.num_samples)
-        algorithm = GradientDescent(objective, optax.adam, learning_rate=rate)
-        run = Run(self.target, algorithm, steps, self.budget, self._relay(steps))
+        algorithm = training.algorithm(family, steps)
+        run = Run(self.target, algorithm, steps, self.budget, self._relay(steps), self.checkpoint, name)
         self.key, run_key, elbo_key = jax.random.split(self.key, 3)
         self.bar.begin(short_name(family), steps)
         began = self.budget.seconds()
