@@ -22,6 +22,12 @@ ROWS = {
     ),
     "laplace-full_rank": vk.algorithms.Laplace(FULL),
     "laplace-mean_field": vk.algorithms.Laplace(MEAN),
+    "moment_matching-full_rank": vk.algorithms.MomentMatching(
+        vk.objectives.ForwardKL(FULL, vk.objectives.self_normalized, 64)
+    ),
+    "moment_matching-mean_field": vk.algorithms.MomentMatching(
+        vk.objectives.ForwardKL(MEAN, vk.objectives.self_normalized, 64)
+    ),
     "natural_gradient-full_rank": vk.algorithms.NaturalGradient(FULL),
     "natural_gradient-mean_field": vk.algorithms.NaturalGradient(MEAN),
     "pathfinder": vk.algorithms.Pathfinder(FULL),

@@ -13,6 +13,8 @@ from vi_kit.algorithms._iterate_averaging import IterateAveragingState as Iterat
 from vi_kit.algorithms._laplace import Laplace as Laplace
 from vi_kit.algorithms._laplace import LaplaceState as LaplaceState
 from vi_kit.algorithms._linear_response import linear_response_covariance as linear_response_covariance
+from vi_kit.algorithms._moment_matching import MomentMatching as MomentMatching
+from vi_kit.algorithms._moment_matching import MomentMatchingState as MomentMatchingState
 from vi_kit.algorithms._natural_gradient import NaturalGradient as NaturalGradient
 from vi_kit.algorithms._natural_gradient import NaturalGradientState as NaturalGradientState
 from vi_kit.algorithms._pathfinder import Pathfinder as Pathfinder
