@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vi_kit._budget import Budget
@@ -269,7 +268,7 @@ def conclude(
     bound = None
     if budget.evaluations_left() >= NUM_EXACT_DRAWS and (bound := evidence_upper_bound(key, target, family, params)):
         budget.evaluations += NUM_EXACT_DRAWS
-    leaves_finite = all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(params))
+    leaves_finite = all(bool(np.isfinite(leaf).all()) for leaf in jax.device_get(jax.tree.leaves(params)))
     report = judge(target, family, draws, bound, finite=leaves_finite and finite)
     report = replace(report, evaluations=budget.evaluations, device=device(), versions=versions(), **facts)
     posterior = make_posterior(target, family, params, report, history, draws.x)

@@ -23,7 +23,7 @@ from vi_kit._checkpoint import Checkpoint
 from vi_kit._driver import Callback, Run, conclude
 from vi_kit._evaluator import Evaluator
 from vi_kit._gaussian_fit import GaussianFit, fit_gaussian
-from vi_kit._members import gaussian_member, mixture_member, short_name
+from vi_kit._members import gaussian_member, mixture_member, short_name, start_from
 from vi_kit._mixture_fit import fit_mixture
 from vi_kit._nonfinite import explain_start, named
 from vi_kit._posterior import History, Posterior
@@ -230,7 +230,7 @@ class Ladder:
         """Return the member that equals the Gaussian of the first rung."""
         self.key, start_key = jax.random.split(self.key)
         first = self.posteriors[0]
-        return family.init_from(start_key, first.family.dist(first.params))
+        return start_from(start_key, first.params, first.family, family)
 
     def _train(self, family: Any, params: Params | None, training: Training) -> Params | None:
         """Train from these parameters, or from the first Gaussian; None where there is too little left to spend."""

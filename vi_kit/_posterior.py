@@ -106,14 +106,16 @@ class Posterior:
             raise ValueError(
                 "resample: the log density is not finite at any draw of q, so there is nothing to draw from"
             )
-        smoothed = pareto_smooth(jnp.asarray(usable - usable.max(), jnp.result_type(float)))
+        smoothed = pareto_smooth(usable - usable.max())
         if not float(smoothed.khat) < khat_threshold(len(usable)):
             warnings.warn(
                 f"resample: Pareto k̂ = {float(smoothed.khat):.2f} is not below {khat_threshold(len(usable)):.2f}; the "
                 "corrected draws hang on a few draws of q and are not to be trusted",
                 stacklevel=2,
             )
-        chosen = np.asarray(jax.random.categorical(choice_key, smoothed.log_weights, shape=(n,)))
+        chosen = np.asarray(
+            jax.random.categorical(choice_key, jnp.asarray(smoothed.log_weights, jnp.result_type(float)), shape=(n,))
+        )
         return jax.tree.map(lambda leaf: leaf[chosen], pool.x)
 
     def log_prob(self, x: PyTree) -> Scalar:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from vi_kit._arrays import namespace
 
@@ -20,22 +18,24 @@ _LEAST_EXCESSES = 5
 class SmoothedWeights(NamedTuple):
     """Pareto-smoothed weights: normalized log weights and the tail's shape."""
 
-    log_weights: Float[Array, " n"]
-    khat: Float[Array, ""]
+    log_weights: Float[Any, " n"]
+    khat: Float[Any, ""]
 
 
-def effective_sample_size(log_weights: Float[Array, " n"]) -> Float[Array, ""]:
+@np.errstate(all="ignore")
+def effective_sample_size(log_weights: Float[Any, " n"]) -> Float[Any, ""]:
     """Return (Σw)² / Σw², between 0 (no weight is positive and finite) and n."""
-    weights = jnp.exp(log_weights - _finite_max(log_weights))
-    total = jnp.sum(weights)
-    return jnp.where(
-        total > 0, total * total / jnp.maximum(jnp.sum(weights * weights), float(np.finfo(weights.dtype).tiny)), 0
-    )
+    xp = namespace(log_weights)
+    weights = xp.exp(log_weights - _finite_max(log_weights))
+    total = xp.sum(weights)
+    squares = xp.maximum(xp.sum(weights * weights), float(np.finfo(weights.dtype).tiny))
+    return xp.where(total > 0, total * total / squares, 0)
 
 
-def _finite_max(values: Float[Array, " n"]) -> Float[Array, ""]:
-    largest = jnp.max(values)
-    return jnp.where(jnp.isfinite(largest), largest, jnp.zeros_like(largest))
+def _finite_max(values: Float[Any, " n"]) -> Float[Any, ""]:
+    xp = namespace(values)
+    largest = xp.max(values)
+    return xp.where(xp.isfinite(largest), largest, xp.zeros_like(largest))
 
 
 def khat_threshold(num_draws: int) -> float:
@@ -51,11 +51,14 @@ def tail_size(num_draws: int) -> int:
     return math.ceil(min(0.2 * num_draws, 3.0 * math.sqrt(num_draws)))
 
 
-def pareto_smooth(log_weights: Float[Array, " n"]) -> SmoothedWeights:
+@np.errstate(all="ignore")
+def pareto_smooth(log_weights: Float[Any, " n"]) -> SmoothedWeights:
     r"""Fit a generalized Pareto distribution to the largest weights and replace them by its quantiles.
 
     The tail is the largest min(n/5, 3√n) weights. k̂ < 0.5: the weights have a variance; k̂ < 0.7: averages under
     them converge usefully; beyond, they do not.
+
+    An array of numpy is smoothed by numpy, which compiles nothing.
 
     Args:
         log_weights: log importance weights, up to a constant; −inf counts as zero, NaN makes k̂ infinite.
@@ -71,32 +74,36 @@ def pareto_smooth(log_weights: Float[Array, " n"]) -> SmoothedWeights:
     num = log_weights.shape[0]
     if num < 25:
         raise ValueError(f"log_weights: Pareto smoothing needs at least 25 draws, got {num}")
+    xp = namespace(log_weights)
     size = tail_size(num)
     shifted = log_weights - _finite_max(log_weights)
-    order = jnp.argsort(shifted)
+    order = xp.argsort(shifted)
     ascending = shifted[order]
     # Weights relative to the cutoff's, so that nearly equal ones keep their digits; the floor keeps exp finite.
     cutoff = ascending[num - size - 1]
-    base = jnp.maximum(cutoff, _FLOOR)
-    offset = jnp.expm1(cutoff - base)
-    excess = jnp.expm1(ascending[num - size :] - base) - offset
+    base = xp.maximum(cutoff, _FLOOR)
+    offset = xp.expm1(cutoff - base)
+    excess = xp.expm1(ascending[num - size :] - base) - offset
     khat, scale = fit_generalized_pareto(excess)
-    probabilities = jnp.asarray((np.arange(size) + 0.5) / size, shifted.dtype)
-    safe = jnp.where(jnp.abs(khat) < 1e-6, jnp.ones_like(khat), khat)
-    log_survival = jnp.log1p(-probabilities)
-    quantiles = jnp.where(jnp.abs(khat) < 1e-6, -scale * log_survival, scale * jnp.expm1(-safe * log_survival) / safe)
+    probabilities = xp.asarray((np.arange(size) + 0.5) / size, shifted.dtype)
+    safe = xp.where(xp.abs(khat) < 1e-6, xp.ones_like(khat), khat)
+    log_survival = xp.log1p(-probabilities)
+    quantiles = xp.where(xp.abs(khat) < 1e-6, -scale * log_survival, scale * xp.expm1(-safe * log_survival) / safe)
     # No smoothed weight may exceed the largest raw one.
-    smoothed = jnp.minimum(base + jnp.log1p(quantiles + offset), jnp.zeros((), shifted.dtype))
-    usable = jnp.isfinite(khat) & (cutoff > _FLOOR) & (jnp.sum(excess > 0) >= _LEAST_EXCESSES)
-    tail = jnp.where(usable, smoothed, ascending[num - size :])
-    replaced = shifted.at[order].set(jnp.concatenate([ascending[: num - size], tail]))
+    smoothed = xp.minimum(base + xp.log1p(quantiles + offset), xp.zeros((), shifted.dtype))
+    usable = xp.isfinite(khat) & (cutoff > _FLOOR) & (xp.sum(excess > 0) >= _LEAST_EXCESSES)
+    tail = xp.where(usable, smoothed, ascending[num - size :])
+    replaced = xp.concatenate([ascending[: num - size], tail])[xp.argsort(order)]
     # A tail that spans e⁸⁰ hangs on a few draws: no shape can be fitted, and none would help.
-    settled = (cutoff > _FLOOR) & ((jnp.sum(excess > 0) >= _LEAST_EXCESSES) | ~(excess[-1] > 0))
-    khat = jnp.where(settled, khat, jnp.inf)
-    bad = jnp.any(jnp.isnan(log_weights) | (log_weights == jnp.inf)) | ~jnp.any(jnp.isfinite(log_weights))
-    return SmoothedWeights(jax.nn.log_softmax(replaced), jnp.where(bad, jnp.inf, khat))
+    settled = (cutoff > _FLOOR) & ((xp.sum(excess > 0) >= _LEAST_EXCESSES) | ~(excess[-1] > 0))
+    khat = xp.where(settled, khat, xp.inf)
+    bad = xp.any(xp.isnan(log_weights) | (log_weights == xp.inf)) | ~xp.any(xp.isfinite(log_weights))
+    largest = xp.max(replaced)
+    log_total = largest + xp.log(xp.sum(xp.exp(replaced - largest)))
+    return SmoothedWeights(replaced - log_total, xp.where(bad, xp.inf, khat))
 
 
+@np.errstate(all="ignore")
 def fit_generalized_pareto(excess: Float[Any, " n"]) -> tuple[Any, Any]:
     """Return the shape and scale of a generalized Pareto distribution for sorted, non-negative excesses."""
     xp = namespace(excess)

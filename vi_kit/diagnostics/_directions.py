@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import jax.numpy as jnp
 import numpy as np
 
 from vi_kit._types import Estimate, Family, KeyArray, Params, Target, check_key
@@ -168,8 +167,7 @@ def _tail(log_values: np.ndarray) -> float:
     values = np.asarray(log_values, np.float64)
     if not (values < np.inf).all() or not np.isfinite(values).any():
         return math.inf
-    # Shift in float64: float32 would lose the differences of large logarithms.
-    return float(pareto_smooth(jnp.asarray(values - values.max(), jnp.result_type(float))).khat)
+    return float(pareto_smooth(values - values.max()).khat)
 
 
 def _untrusted(khat: float, num: int) -> str:

@@ -49,8 +49,7 @@ def chi_square_limit(log_weights: Float[np.ndarray, " n"]) -> float | None:
     excess = weights[num - size :] - cutoff
     if not (excess > 0).any():
         return float(np.mean(weights**2) - 1)
-    with np.errstate(all="ignore"):
-        shape, scale = map(float, fit_generalized_pareto(excess))
+    shape, scale = map(float, fit_generalized_pareto(excess))
     shape += _CONFIDENCE * (1 + shape) / math.sqrt(size)
     if not shape < 0.5:  # its square has no mean
         return None

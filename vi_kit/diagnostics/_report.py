@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vi_kit._types import Estimate, Family, KeyArray, Params, Target, check_key
@@ -198,7 +197,7 @@ def judge(
     resolution = float(np.finfo(draws.log_p.dtype).eps * np.abs(finite_log_p).max(initial=1.0))
     if resolution < _COARSE and np.ptp(centered) < _ROUNDING * resolution:
         centered = np.zeros_like(centered)  # equal but for rounding, whose tail says nothing
-    smoothed = jax.device_get(pareto_smooth(jnp.asarray(np.where(np.isnan(log_weights), np.nan, centered))))
+    smoothed = pareto_smooth(np.where(np.isnan(log_weights), np.nan, centered))  # by numpy, which compiles nothing
     ess = float(effective_sample_size(smoothed.log_weights))
     weights = np.exp(np.asarray(smoothed.log_weights, np.float64))
     weights /= weights.sum()

@@ -77,6 +77,5 @@ def tails(values: Float[np.ndarray, "n k"], weights: Float[np.ndarray, " n"]) ->
     for i, column in enumerate(squares.T):
         excess = column[-size:] - column[-size - 1]
         if np.isfinite(excess).all() and excess[-1] > 0:
-            with np.errstate(all="ignore"):
-                found[i] = float(fit_generalized_pareto(excess / excess[-1])[0])
+            found[i] = float(fit_generalized_pareto(excess / excess[-1])[0])
     return found

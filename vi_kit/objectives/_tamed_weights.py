@@ -71,7 +71,8 @@ def _exponent(log_weights: Float[Array, " n"], fraction: Scalar) -> Scalar:
     least = fraction * log_weights.shape[0]
 
     def keeps(exponent: Scalar) -> Array:
-        return effective_sample_size(_raised(log_weights, exponent)) >= least
+        found: Array = effective_sample_size(_raised(log_weights, exponent)) >= least
+        return found
 
     def halve(_: int, low: tuple[Scalar, Scalar]) -> tuple[Scalar, Scalar]:
         exponent, step = low
