@@ -406,3 +406,27 @@ def test_what_jax_cannot_trace_is_said_in_a_sentence(log_density, words):
     check = vk.check(jax.random.key(0), vk.make_target(log_density, 2))
     assert not check.ok
     assert words in check.problems[0]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Line:
+    """A model of its own kind that can be called, as modules of equinox are; a tree of priors is one too."""
+
+    slope: object
+
+    def __call__(self, x):
+        return self.slope * x
+
+
+def test_a_tree_of_priors_may_be_of_a_kind_that_can_be_called():
+    target = make_target(
+        lambda line, data: -jnp.sum((data["y"] - line(data["x"])) ** 2),
+        Line(jnp.zeros(2)),
+        data={"x": jnp.array([1.0, 2.0]), "y": jnp.array([0.5, -1.0])},
+        prior=Line(distrax.Normal(1.0, 2.0)),
+    )
+    assert target.prior_function is None
+    np.testing.assert_allclose(
+        target.log_prior(jnp.array([0.5, 3.0])), stats.norm.logpdf([0.5, 3.0], 1.0, 2.0).sum(), rtol=1e-6
+    )

@@ -82,7 +82,7 @@ def make_target(
             raise TypeError(f"derived: needs `like` to be a dict of named variables, got {type(like).__name__}")
     if sample is not None:
         _check_function("sample", sample, "key" if data is None else "key, data", 1 if data is None else 2)
-    is_prior_function = callable(prior) and not hasattr(prior, "log_prob")
+    is_prior_function = callable(prior) and not _is_prior_tree(prior, treedef)
     return Target(
         data=None if data is None else _arrays(data),
         prior=None if prior is None or is_prior_function else _check_prior(prior, treedef, variable_names),
@@ -176,6 +176,15 @@ def _default_float(value: ArrayLike) -> Array:
     array = jnp.asarray(value)
     dtype = array.dtype if jnp.issubdtype(array.dtype, jnp.floating) and not array.weak_type else jnp.result_type(float)
     return jax.lax.convert_element_type(array, dtype)
+
+
+def _is_prior_tree(prior: Any, treedef: Any) -> bool:
+    """Tell a tree of distributions from a function: modules of equinox, as a tree of theirs is, can be called too."""
+    try:
+        parts = treedef.flatten_up_to(prior)
+    except (ValueError, TypeError):
+        return False
+    return all(hasattr(part, "log_prob") for part in parts)
 
 
 def _check_prior(prior: PyTree, treedef: Any, names: tuple[str, ...]) -> PyTree:
