@@ -166,7 +166,7 @@ class Run:
 
     def _look(self, key: KeyArray, bar: ProgressBar) -> None:
         """Between chunks: estimate the ELBO where its cost is small, show it, call back."""
-        if self.target.has_density and self.chunks >= _SINGLE_STEPS and self._elbo_is_due():
+        if self.target.has_density and self._is_timed() and self._elbo_is_due():
             self._estimate_elbo(key)
         recent = np.concatenate(self.finite[-_MOST_NONFINITE:])[-_MOST_NONFINITE:]
         if len(recent) == _MOST_NONFINITE and not recent.any():
@@ -179,6 +179,10 @@ class Run:
         bar.update(now)
         if self.callback is not None and self.callback(now):
             self.stopped = "the callback asked for it"
+
+    def _is_timed(self) -> bool:
+        """Whether steps were timed in a chunk of several: alone they may take mostly the call."""
+        return self.chunks > _SINGLE_STEPS or self.done >= self.num_steps
 
     def _elbo_is_due(self) -> bool:
         draws = max(self.budget.block(), _LEAST_ELBO_DRAWS)
