@@ -1,0 +1,167 @@
+"""Three ways to move a policy without moving it too far: a KL penalty, a clipped ratio, a trust region."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from actors import Batch, Discrete
+
+from vi_kit import kl
+
+
+class Moved(NamedTuple):
+    """What an update did: KL(old‖new) on its batch, and the coefficient with which it was made (NaN: has none)."""
+
+    kl: Any
+    coefficient: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Epochs:
+    """Passes over a batch in shuffled minibatches, with Adam."""
+
+    num: int = 4
+    minibatch: int = 256
+    rate: float = 1e-3
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """Return Adam on clipped gradients."""
+        return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(self.rate))
+
+    def init(self, model: Any) -> Any:
+        """Return the optimizer's state."""
+        return self.optimizer().init(model)
+
+    def minimize(self, loss: Callable[[Any, Any], Any], model: Any, state: Any, data: Any, key: Any) -> Any:
+        """Make the passes; the model is a tree of arrays."""
+        size = len(jax.tree.leaves(data)[0])
+
+        def step(carry: Any, chosen: Any) -> tuple[Any, None]:
+            model, state = carry
+            gradient = jax.grad(loss)(model, jax.tree.map(lambda leaf: leaf[chosen], data))
+            change, state = self.optimizer().update(gradient, state)
+            return (optax.apply_updates(model, change), state), None
+
+        orders = jnp.argsort(jax.random.uniform(key, (self.num, size)), axis=1)
+        chosen = orders[:, : size // self.minibatch * self.minibatch].reshape(-1, self.minibatch)
+        (model, state), _ = jax.lax.scan(step, (model, state), chosen)
+        return model, state
+
+
+class Problem(NamedTuple):
+    """A policy's arrays become a policy, and its actions have a law."""
+
+    policy: Callable[[Any, Any], Any]  # (arrays, batch) -> distribution parameters
+    actions: Any
+
+    def ratio(self, arrays: Any, batch: Batch) -> Any:
+        """Return π(a) / π_old(a), one a step."""
+        log_prob = self.actions.log_prob(self.policy(arrays, batch), batch.action)
+        return jnp.exp(log_prob - batch.log_prob)
+
+    def kl(self, arrays: Any, batch: Batch) -> Any:
+        """Return the mean KL(old‖new) over the states of the batch."""
+        return kl.reduce(self.actions.kl(batch.distribution, self.policy(arrays, batch)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Penalty:
+    """PPO with a KL penalty: −mean(ratio · advantage) + β KL(old‖new), β adapted after every update, or not.
+
+    Source: Schulman et al., Proximal Policy Optimization Algorithms, 2017, section 4, https://arxiv.org/abs/1707.06347
+    """
+
+    adaptive: kl.AdaptiveCoefficient | None
+    target: float
+    coefficient: float = 1.0
+    epochs: Epochs = Epochs()
+
+    def init(self, arrays: Any) -> Any:
+        """Return the optimizer's state and the coefficient's."""
+        first = kl.AdaptiveCoefficient(kl.ThresholdRule()).init(self.coefficient, self.target)
+        return self.epochs.init(arrays), first
+
+    def update(self, problem: Problem, arrays: Any, state: Any, batch: Batch, key: Any) -> tuple[Any, Any, Moved]:
+        """Move the policy."""
+        state, coefficient = state
+
+        def loss(arrays: Any, batch: Batch) -> Any:
+            gain = jnp.mean(problem.ratio(arrays, batch) * batch.advantage)
+            return coefficient.coefficient * problem.kl(arrays, batch) - gain
+
+        arrays, state = self.epochs.minimize(loss, arrays, state, batch, key)
+        moved = Moved(problem.kl(arrays, batch), coefficient.coefficient)
+        if self.adaptive is not None:
+            coefficient = self.adaptive.update(coefficient, moved.kl)
+        return arrays, (state, coefficient), moved
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """PPO as it is mostly used: the ratio cut at 1 ± width, no KL in it."""
+
+    width: float = 0.2
+    epochs: Epochs = Epochs()
+
+    def init(self, arrays: Any) -> Any:
+        """Return the optimizer's state."""
+        return self.epochs.init(arrays)
+
+    def update(self, problem: Problem, arrays: Any, state: Any, batch: Batch, key: Any) -> tuple[Any, Any, Moved]:
+        """Move the policy."""
+
+        def loss(arrays: Any, batch: Batch) -> Any:
+            ratio = problem.ratio(arrays, batch)
+            cut = jnp.clip(ratio, 1 - self.width, 1 + self.width)
+            return -jnp.mean(jnp.minimum(ratio * batch.advantage, cut * batch.advantage))
+
+        arrays, state = self.epochs.minimize(loss, arrays, state, batch, key)
+        return arrays, state, Moved(problem.kl(arrays, batch), jnp.asarray(jnp.nan))
+
+
+@dataclasses.dataclass(frozen=True)
+class TrustRegion:
+    """TRPO: one natural-gradient step a batch, as long as the KL allows.
+
+    Source: Schulman et al., Trust Region Policy Optimization, 2015, https://arxiv.org/abs/1502.05477
+    """
+
+    target: float
+    damping: float = 0.01
+
+    def init(self, arrays: Any) -> Any:
+        """Return nothing: there is no state."""
+        return ()
+
+    def update(self, problem: Problem, arrays: Any, state: Any, batch: Batch, key: Any) -> tuple[Any, Any, Moved]:
+        """Move the policy."""
+
+        def loss(arrays: Any, batch: Batch) -> Any:
+            return -jnp.mean(problem.ratio(arrays, batch) * batch.advantage)
+
+        step = kl.trust_region_step(
+            loss,
+            problem.policy,
+            arrays,
+            batch,
+            divergence=kl.categorical if isinstance(problem.actions, Discrete) else kl.normal,
+            max_kl=self.target,
+            damping=self.damping,
+        )
+        return step.params, state, Moved(step.kl, jnp.asarray(jnp.nan))
+
+
+def value_loss(critic_static: Any) -> Callable[[Any, Batch], Any]:
+    """Return the critic's loss, a mean square."""
+
+    def loss(arrays: Any, batch: Batch) -> Any:
+        values = jax.vmap(eqx.combine(arrays, critic_static))(batch.observation)
+        return jnp.mean(jnp.square(values - batch.value_target)) / 2
+
+    return loss
