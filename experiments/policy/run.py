@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import sys
 import tempfile
 import time
@@ -191,7 +192,9 @@ def main() -> None:
             "reference": {"cross-entropy on validation text, nats a character": cross_entropy},
         } | {name: part() for name, part in parts.items()}
         there = Path(scratch) if arguments.smoke else HERE
-        workbench.write(there / "results.json", json.dumps(results, indent=1, ensure_ascii=False))
+        text = json.dumps(results, indent=1, ensure_ascii=False)
+        text = re.sub(r"\[[^][{}]*\]", lambda found: re.sub(r"\s+", " ", found[0]), text)  # a list of numbers a line
+        workbench.write(there / "results.json", text)
         draw(results, there)
         for name, text in tables(results).items():
             if not arguments.smoke:
