@@ -15,13 +15,6 @@ from language import continuations, reward, sampled_loss
 
 from vi_kit import kl
 
-COMPARED = (
-    "sequence, with tokens",
-    "score (k1 in the reward)",
-    "k3 of each character as a loss",
-    "k1 as a loss",
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class Long:
@@ -36,6 +29,12 @@ class Long:
     rate: float = 3e-3
     change: float = 0.05  # the coefficient moves by at most 0.2 times this part of itself a step
     num_judged: int = 256
+    ways: tuple[str, ...] = (
+        "sequence, with tokens",
+        "score (k1 in the reward)",
+        "k3 of each character as a loss",
+        "k1 as a loss",
+    )
 
     def adaptive(self) -> kl.AdaptiveCoefficient:
         """Return the controller of Ziegler et al., 2019, https://arxiv.org/abs/1909.08593."""
@@ -55,7 +54,7 @@ def tune(keys: Any, reference: Model, text: Any, way: Any, *, settings: Long) ->
         prompts = random_windows(prompt_key, text, s.num_draws, s.prompt)
         tokens = draw(model, draw_key, prompts, s.length)
         slope = jax.grad(sampled_loss, has_aux=True)
-        gradient, seen = slope(model, reference, way, coefficient.coefficient, tokens, prompts)
+        gradient, seen = slope(model, reference, s.ways, way, coefficient.coefficient, tokens, prompts)
         change, state = optimizer.update(gradient, state)
         moved = jnp.mean(kl.sequence(seen.logits, seen.reference_logits))
         record = jnp.mean(reward(tokens)), moved, coefficient.coefficient

@@ -105,6 +105,6 @@ WAYS: dict[str, tuple[Callable[[Draws], Any], bool]] = {
 NAMES = tuple(WAYS)
 
 
-def penalty(way: Any, draws: Draws) -> Any:
-    """Return the KL in the way of an index, which may be traced: one program serves all."""
-    return jax.lax.switch(way, [function for function, _ in WAYS.values()], draws)
+def penalty(ways: tuple[str, ...], way: Any, draws: Draws) -> Any:
+    """Return the KL in one of the named ways, by an index that may be traced: one program serves them all."""
+    return jax.lax.switch(way, [WAYS[name][0] for name in ways], draws)

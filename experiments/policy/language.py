@@ -95,14 +95,14 @@ def exact_loss(model: Model, log_reference: Any, length: int, coefficient: float
 
 
 def sampled_loss(
-    model: Model, reference: Model, way: Any, coefficient: Any, tokens: Any, prompts: Any = None
+    model: Model, reference: Model, ways: tuple[str, ...], way: Any, coefficient: Any, tokens: Any, prompts: Any = None
 ) -> tuple[Any, Draws]:
     """Return β KL − E[reward] from draws of the policy: the reward by score function, leave-one-out baseline."""
     draws = continuations(model, reference, tokens, prompts)
     log_p, _ = draws.log_probs()
     got = reward(tokens)
     others = (jnp.sum(got) - got) / (len(got) - 1)
-    return coefficient * penalty(way, draws) - jnp.mean((got - others) * jnp.sum(log_p, axis=1)), draws
+    return coefficient * penalty(ways, way, draws) - jnp.mean((got - others) * jnp.sum(log_p, axis=1)), draws
 
 
 def continuations(model: Model, reference: Model, tokens: Any, prompts: Any = None) -> Draws:
@@ -122,6 +122,7 @@ class Short:
     every: int = 40  # steps from one look to the next
     coefficient: float = 0.3
     rate: float = 3e-3
+    ways: tuple[str, ...] = NAMES
 
 
 @functools.partial(jax.jit, static_argnames=("exact", "settings"))
@@ -137,7 +138,7 @@ def tune(
         if exact:
             return jax.grad(exact_loss)(model, log_reference, s.length, s.coefficient)
         tokens, _ = jax.vmap(lambda k: model.sample(k, s.length))(jax.random.split(key, s.num_draws))
-        return jax.grad(sampled_loss, has_aux=True)(model, reference, way, s.coefficient, tokens)[0]
+        return jax.grad(sampled_loss, has_aux=True)(model, reference, s.ways, way, s.coefficient, tokens)[0]
 
     def step(carry: Any, key: Any) -> tuple[Any, None]:
         model, state = carry
@@ -156,8 +157,8 @@ def tune(
     return jax.lax.map(one, keys)
 
 
-@functools.partial(jax.jit, static_argnames="length")
-def every_gradient(model: Model, reference: Model, *, length: int) -> tuple[Any, Any]:
+@functools.partial(jax.jit, static_argnames=("length", "ways"))
+def every_gradient(model: Model, reference: Model, *, length: int, ways: tuple[str, ...]) -> tuple[Any, Any]:
     """Return the gradient of KL(π‖ref), and each way's expected gradient, by listing every text instead of drawing.
 
     Each text once is a sample of the uniform distribution without an error: the ways take it as a behavior.
@@ -174,20 +175,20 @@ def every_gradient(model: Model, reference: Model, *, length: int) -> tuple[Any,
     def one(way: Callable[[Draws], Any]) -> Any:
         return jax.grad(lambda x: way(Draws(tokens, x, reference_logits, uniform)))(logits)
 
-    slopes = jnp.stack([one(way) for way, _ in WAYS.values()])
+    slopes = jnp.stack([one(WAYS[name][0]) for name in ways])
     return jax.grad(true)(model), jax.lax.map(lambda slope: pull(slope)[0], slopes)
 
 
-def expected_gradients(model: Model, reference: Model, length: int) -> dict[str, dict[str, Any]]:
+def expected_gradients(model: Model, reference: Model, length: int, ways: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Return length and direction of each way's expected gradient beside the true one's."""
 
     def flat(tree: Any, num: int) -> np.ndarray:
         return np.concatenate([np.asarray(leaf, float).reshape(num, -1) for leaf in jax.tree.leaves(tree)], axis=1)
 
-    true, ways = every_gradient(model, reference, length=length)
-    (exact,), rows = flat(true, 1), flat(ways, len(WAYS))
+    true, slopes = every_gradient(model, reference, length=length, ways=ways)
+    (exact,), rows = flat(true, 1), flat(slopes, len(ways))
     found = {}
-    for name, row in zip(NAMES, rows, strict=True):
+    for name, row in zip(ways, rows, strict=True):
         ratio = float(np.linalg.norm(row) / np.linalg.norm(exact))
         cosine = float(row @ exact / (np.linalg.norm(row) * np.linalg.norm(exact))) if ratio > 1e-3 else None
         found[name] = {"length": ratio, "cosine": cosine}

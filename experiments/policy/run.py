@@ -31,7 +31,6 @@ import jax.numpy as jnp
 import language
 import numpy as np
 from figure import draw
-from gradients import NAMES
 from report import tables
 from updates import Epochs
 
@@ -53,6 +52,7 @@ class Settings:
 
 
 EPOCHS = Epochs(num=1)
+WAYS_OF_SMOKE = ("sequence, with tokens", "k3 of each character as a loss")
 SMALL = {"num_updates": 1, "num_actors": 4, "num_steps": 64, "width": 8, "critic": EPOCHS}
 SMOKE = Settings(
     seeds=(0, 1),
@@ -60,12 +60,11 @@ SMOKE = Settings(
     epochs=EPOCHS,
     every=1,
     reference=language.Reference(width=8, num_steps=5),
-    short=language.Short(length=2, num_steps=4, num_draws=8, every=2),
-    long=finetune.Long(prompt=3, length=4, num_steps=3, num_draws=8, num_judged=8),
+    short=language.Short(length=2, num_steps=4, num_draws=8, every=2, ways=WAYS_OF_SMOKE),
+    long=finetune.Long(prompt=3, length=4, num_steps=3, num_draws=8, num_judged=8, ways=WAYS_OF_SMOKE[:1]),
 )
-# Few programs: a method with a budget for each task, the exact gradient, and some ways, which share one program.
+# Few programs: a method with a budget for each task.
 SMOKE_METHODS = {"cart-pole": ("PPO, adaptive penalty",), "pendulum": ("TRPO",)}
-SMOKE_WAYS = (language.EXACT, "sequence, with tokens", "k3 of each character as a loss")
 
 
 def train_control(run: workbench.Run, settings: Settings) -> dict[str, Any]:
@@ -115,10 +114,10 @@ def train_short(run: workbench.Run, settings: Settings, reference: Any) -> dict[
         "ways": {},
     }
     keys = jax.vmap(jax.random.key)(jnp.asarray(settings.seeds))
-    for way in SMOKE_WAYS if settings == SMOKE else (language.EXACT, *NAMES):
+    for way in (language.EXACT, *s.ways):
         if (row := run.row(f"short {way}")) is None:
             began, exact = time.process_time(), way == language.EXACT
-            index = 0 if exact else NAMES.index(way)
+            index = 0 if exact else s.ways.index(way)
             models, curves = jax.block_until_ready(
                 language.tune(keys[: 1 if exact else None], reference, index, s.rate, exact=exact, settings=s)
             )
@@ -126,7 +125,7 @@ def train_short(run: workbench.Run, settings: Settings, reference: Any) -> dict[
             row |= {"curve": rounded(curves["kl to the best"]), "seconds in all": time.process_time() - began}
             if exact:
                 one = jax.tree.map(lambda leaf: leaf[0], models)
-                row["expected gradients"] = language.expected_gradients(one, reference, s.length)
+                row["expected gradients"] = language.expected_gradients(one, reference, s.length, s.ways)
             run.finish(f"short {way}", row)
         print("short", way, {name: round(row[name]["mean"], 4) for name in ("reward", "kl", "value")}, flush=True)
         found["ways"][way] = row
@@ -140,11 +139,11 @@ def train_long(run: workbench.Run, settings: Settings, reference: Any) -> dict[s
     keys = jax.vmap(jax.random.key)(jnp.asarray(settings.seeds))
     judge_key = jax.random.key(77)
     found: dict[str, Any] = {"ways": {}}
-    for way in finetune.COMPARED[: 1 if settings == SMOKE else None]:
+    for way in settings.long.ways:
         if (row := run.row(f"long {way}")) is None:
             began = time.process_time()
             models, records = finetune.tune(
-                keys, reference, jnp.asarray(text.train), NAMES.index(way), settings=settings.long
+                keys, reference, jnp.asarray(text.train), settings.long.ways.index(way), settings=settings.long
             )
             judged = finetune.judge(models, reference, judge_key, jnp.asarray(text.test), settings=settings.long)
             row = {name: workbench.summary(np.asarray(judged[name])) for name in ("reward", "kl")}
