@@ -32,6 +32,11 @@ def row(
 PARTS = ("full-rank", "mean-field", "forward", "given", "flow")
 
 
+def part_of(test: str) -> str:
+    """Return the part that a test belongs to; Gaussian targets are one of their own."""
+    return next((part for part in ("given", *PARTS) if part in test), "Gaussian")
+
+
 def posterior(problem: Problem, effort: Effort, parts: Sequence[str] = PARTS) -> list[Row]:
     """Measure the Gaussians, and where there is a bar for it a flow, on one posterior."""
     rows: list[Row] = []

@@ -13,7 +13,7 @@ from problems import Problem
 import vi_kit as vk
 
 START_SCALE = 0.1  # what `vk.fit` starts reverse KL from
-NUM_JUDGED = 20_000
+NUM_JUDGED = 100_000
 
 
 class Effort(NamedTuple):
@@ -68,10 +68,11 @@ def descend(problem: Problem, stages: list[tuple[Any, int]], effort: Effort, sta
 
 
 def full_rank(problem: Problem, effort: Effort) -> Fits:
-    """Reverse KL, full-rank: natural gradients at full length, the later iterates averaged."""
+    """Reverse KL, full-rank: natural gradients at full length, then shorter and shorter ones, averaged."""
     family = vk.families.FullRank(problem.target.dim)
-    steps = vk.algorithms.NaturalGradient(family, decay=jnp.inf)
-    return descend(problem, [(vk.algorithms.IterateAveraging(steps), 200)], effort)
+    full = vk.algorithms.NaturalGradient(family, decay=jnp.inf)
+    shorter = vk.algorithms.IterateAveraging(vk.algorithms.NaturalGradient(family), power=1.0)
+    return descend(problem, [(full, 100), (shorter, 100)], effort)
 
 
 def mean_field(problem: Problem, effort: Effort) -> Fits:
@@ -82,8 +83,8 @@ def mean_field(problem: Problem, effort: Effort) -> Fits:
 
 def forward(problem: Problem, effort: Effort, start: Fits) -> Fits:
     """Forward KL from the density alone, full-rank, from the fits of reverse KL."""
-    objective = vk.objectives.ForwardKL(start.family, vk.objectives.pareto_smoothed, num_samples=4_096)
-    return descend(problem, [(vk.algorithms.MomentMatching(objective), 30)], effort, start.params)
+    objective = vk.objectives.ForwardKL(start.family, num_samples=32_768)  # weighted draws of q
+    return descend(problem, [(vk.algorithms.MomentMatching(objective), 20)], effort, start.params)
 
 
 def richer(problem: Problem, effort: Effort, start: Fits) -> Fits:

@@ -33,6 +33,18 @@ def cost_of_fit(path: Path) -> list[Row]:
     return rows
 
 
+ORDER = ("full-rank:", "mean-field", "full-rank, d about 30", "forward", "flow", "Gaussian", "diagnosis", "vk.fit")
+
+
+def tests_of(rows: Sequence[Row]) -> list[str]:
+    """Return the names of the tests, in the order of the tables."""
+
+    def place(test: str) -> int:
+        return next((i for i, prefix in enumerate(ORDER) if test.startswith(prefix)), len(ORDER))
+
+    return sorted(dict.fromkeys(row["test"] for row in rows), key=place)
+
+
 def number(value: float | None) -> str:
     """Return three digits, or as many as there are before the point."""
     if value is None:
@@ -51,7 +63,7 @@ def mark(reached: bool | None) -> str:
 
 def tables(rows: Sequence[Row]) -> dict[str, str]:
     """Return the counts by test, and a line for every row."""
-    tests = list(dict.fromkeys(row["test"] for row in rows))
+    tests = tests_of(rows)
     counts = ["| test | targets | reach the bar | reach the stretch | missed |", "| --- | ---: | ---: | ---: | --- |"]
     for test in tests:
         own = [row for row in rows if row["test"] == test]
@@ -78,7 +90,7 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
 
 def draw(rows: Sequence[Row], path: Path) -> None:
     """Draw how much of the way from the floor to the bar each value takes."""
-    tests = list(dict.fromkeys(row["test"] for row in rows))
+    tests = tests_of(rows)
     figure, axes = plt.subplots(figsize=(10, 0.36 * len(tests) + 1.6), layout="constrained")
     least = 1e-3
     for i, test in enumerate(tests):
@@ -87,11 +99,12 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         offsets = i + np.linspace(-0.25, 0.25, len(own)) if len(own) > 1 else np.array([float(i)])
         colors = ["tab:blue" if row["reached"] else "tab:red" for row in own]
         axes.scatter(np.clip(shares, least, 1e3), offsets, c=colors, s=16, alpha=0.8)
-        for row, share, offset in zip(own, shares, offsets, strict=True):
-            if not row["reached"]:
-                axes.annotate(
-                    row["target"], (min(share, 1e3), offset), xytext=(5, -3), textcoords="offset points", fontsize=6
-                )
+        missed = sorted(
+            (min(share, 1e3), row["target"]) for row, share in zip(own, shares, strict=True) if not row["reached"]
+        )
+        if missed:
+            names = ", ".join(name.split("-")[-1] for _, name in missed)
+            axes.annotate(names, (missed[-1][0], i), xytext=(7, -2), textcoords="offset points", fontsize=6)
     axes.axvline(1, color="0.4", linewidth=1)
     axes.set(
         xscale="log", ylim=(len(tests) - 0.4, -0.6), xlabel="(value − floor) / (bar − floor); 0.001 stands for less"
