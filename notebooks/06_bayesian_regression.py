@@ -197,8 +197,8 @@ axes[2].legend(frameon=False, fontsize=8)
 plt.show()
 
 # %% [markdown]
-# **To take away.** Gray is two standard errors of perfect calibration. On diabetes and star98 one network covers
-# a little too little, q too much. By log-likelihood q is nowhere above maximum a posteriori; least squares is as good as any of
-# them, and five directions of correlation change nothing. Pareto k̂ said beforehand that q is not the posterior. What
-# minibatches and a pytree of parameters cost to set up is little, so it can be tried; whether it is worth it, held-out
-# rows have to say.
+# **To take away.** Gray is two standard errors of perfect calibration. On diabetes and star98 one network covers a
+# little too little, q too much. By log-likelihood q is nowhere above maximum a posteriori; least squares is as good as
+# any of them, and five directions of correlation change nothing. Pareto k̂ said beforehand that q is not the posterior.
+# What minibatches and a pytree of parameters cost to set up is little, so it can be tried; whether it is worth it,
+# held-out rows have to say.
