@@ -20,10 +20,10 @@ _DEFAULT_DECAY = 3.0
 
 
 class MomentMatchingState(NamedTuple):
-    """What moment matching remembers; the decay is here, so another one compiles nothing."""
+    """What moment matching remembers; the decay is here, by its inverse, so another one compiles nothing."""
 
     params: Params
-    decay: Float[Array, ""]
+    slowing: Float[Array, ""]
     step: Int[Array, ""]
 
 
@@ -95,7 +95,8 @@ class MomentMatching:
         """Return the first state."""
         del target, key
         decay = jnp.asarray(_DEFAULT_DECAY if self.decay is None else self.decay, jax.tree.leaves(params)[0].dtype)
-        return MomentMatchingState(params, decay, jnp.zeros((), jnp.int32))
+        # By its inverse: a compiler that knows the decay multiplies with that, and a resumed run has to be the run.
+        return MomentMatchingState(params, 1 / decay, jnp.zeros((), jnp.int32))
 
     def step(self, state: MomentMatchingState, target: Target, key: KeyArray) -> tuple[MomentMatchingState, StepInfo]:
         """Draw, and move to the moments of the draws."""
@@ -106,12 +107,12 @@ class MomentMatching:
         z, log_weights = self.objective.source(target)(family, state.params, target, key, self.objective.num_samples)
         weights = jax.nn.softmax(log_weights)
         z = jnp.where((weights > 0)[:, None], z, mean[None])  # one of zero weight may not be finite
-        rate = 1 / (1 + state.step.astype(state.decay.dtype) / state.decay)
+        rate = 1 / (1 + state.step.astype(state.slowing.dtype) * state.slowing)
         moved, root = _matched(scale, whitened(scale, z - mean[None]), weights, rate)
         candidate = with_mean_and_scale(family, mean + spread(scale, moved[None])[0], root, key)
         finite = all_finite((loss, moved, candidate))
         norm = jnp.linalg.norm(moved)
-        new = MomentMatchingState(choose(finite, candidate, state.params), state.decay, state.step + 1)
+        new = MomentMatchingState(choose(finite, candidate, state.params), state.slowing, state.step + 1)
         return new, StepInfo(loss, norm, finite)
 
     def params(self, state: MomentMatchingState) -> Params:
