@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -15,20 +16,24 @@ from train import test_bound
 from vi_kit import kl
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def latents(graph: Any, params: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the mean KL to N(0, 1) of every latent and whether it is active: shape (seeds, latents) each."""
+
+    def one(params: Any) -> tuple[jax.Array, jax.Array]:
+        mean, log_scale = nnx.merge(graph, params).encode(x)
+        return jnp.mean(kl.normal(mean, log_scale), axis=0), kl.active_units(mean)
+
+    return jax.vmap(one)(params)
+
+
 def judge(fitted: dict[str, Any], images: Images, num_draws: int) -> dict[str, Any]:
     """Return test bound, ELBO, KL and active units, one value a seed, with standard errors over seeds."""
     graph, params = fitted["graph"], fitted["params"]
     x = jnp.asarray(binarized(images.test, seed=3))
     bounds = np.asarray(test_bound(graph, params, x, jax.random.key(4), num_draws), np.float64)
     elbos = np.asarray(test_bound(graph, params, x, jax.random.key(5), 1), np.float64)
-
-    @jax.jit
-    @jax.vmap
-    def latents(params: Any) -> tuple[jax.Array, jax.Array]:
-        mean, log_scale = nnx.merge(graph, params).encode(x)
-        return jnp.mean(kl.normal(mean, log_scale), axis=0), kl.active_units(mean)
-
-    divergences, active = (np.asarray(array) for array in latents(params))
+    divergences, active = (np.asarray(array) for array in latents(graph, params, x))
     return {
         "bound": workbench.summary(bounds.mean(axis=1)),
         "elbo": workbench.summary(elbos.mean(axis=1)),
