@@ -129,6 +129,69 @@ def test_the_checkpoint_of_another_fit_is_refused_and_left_alone(tmp_path, key, 
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("what", ["a schedule", "a transform", "given draws", "a constant of the density"])
+def test_what_a_name_does_not_show_makes_another_fit(tmp_path, what):
+    path = tmp_path / "run.npz"
+    family = vk.families.MeanField(3)
+
+    def run(number):
+        density, how = target(), algorithm()
+        if what == "a schedule":
+            how = algorithm(optax.constant_schedule(number))
+        elif what == "a transform":
+            how = vk.algorithms.GradientDescent(vk.objectives.ReverseKL(family), optax.adam(number))
+        elif what == "given draws":
+            draws = number + jax.random.normal(jax.random.key(9), (50, 3))
+            how = vk.algorithms.MomentMatching(vk.objectives.ForwardKL(family, vk.objectives.given(draws)))
+        else:  # beside a constant that leaves two digits of it
+
+            def log_density(x, data):
+                return -1e6 - 0.5 * jnp.sum((x - data) ** 2) / number**2
+
+            density = vk.make_target(log_density, 3, data=jnp.arange(3.0))
+        start = family.init(jax.random.key(7), mean=jnp.ones(3))
+        return vk.fit(jax.random.key(SEED), density, how, num_steps=8, progress=False, checkpoint=path, start=start)
+
+    first = run(0.1)
+    assert equal(run(0.1).params, first.params)
+    with pytest.raises(ValueError, match="belongs to another fit"):
+        run(0.3)
+
+
+def test_fewer_steps_than_were_taken_are_refused(tmp_path):
+    path = tmp_path / "run.npz"
+    vk.fit(jax.random.key(SEED), target(), algorithm(), num_steps=20, progress=False, checkpoint=path)
+    with pytest.raises(ValueError, match="has gone 20 steps, and num_steps asks for 5"):
+        vk.fit(jax.random.key(SEED), target(), algorithm(), num_steps=5, progress=False, checkpoint=path)
+
+
+@pytest.mark.parametrize("damage", ["half", "empty", "a byte", "a list"])
+def test_a_damaged_file_is_refused_in_a_sentence(tmp_path, damage):
+    path = tmp_path / "run.npz"
+    Checkpoint(path, {"key": "1"}).write(now=True)
+    whole = path.read_bytes()
+    if damage == "a list":
+        np.savez(path, facts=np.array("[1, 2]"))
+    else:
+        flipped = whole[:60] + bytes([whole[60] ^ 255]) + whole[61:]
+        path.write_bytes({"half": whole[: len(whole) // 2], "empty": b"", "a byte": flipped}[damage])
+    with pytest.raises(ValueError, match=r"checkpoint: .* (is damaged|belongs to another)"):
+        Checkpoint(path, {"key": "1"})
+
+
+def test_a_disk_that_is_full_does_not_cost_the_fit(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(_checkpoint.np, "savez", full)
+    with pytest.warns(UserWarning, match="cannot be written .*No space left"):
+        posterior = vk.fit(
+            jax.random.key(SEED), target(), algorithm(), num_steps=20, progress=False, checkpoint=tmp_path / "run"
+        )
+    assert posterior.report.steps == 20
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_other_data_and_other_files_are_refused(tmp_path):
     path = tmp_path / "run.npz"
     vk.fit(jax.random.key(0), target(), algorithm(), num_steps=20, progress=False, checkpoint=path)
@@ -136,7 +199,7 @@ def test_other_data_and_other_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="with another target"):
         vk.fit(jax.random.key(0), moved, algorithm(), num_steps=20, progress=False, checkpoint=path)
     (tmp_path / "notes.npz").write_text("mine")
-    with pytest.raises(ValueError, match=r"notes\.npz was not written by vk\.fit"):
+    with pytest.raises(ValueError, match=r"notes\.npz is damaged or was not written by vk\.fit"):
         vk.fit(
             jax.random.key(0), target(), algorithm(), num_steps=20, progress=False, checkpoint=tmp_path / "notes.npz"
         )

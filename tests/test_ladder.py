@@ -281,6 +281,16 @@ def test_double_precision(x64):
     assert posterior.draws.dtype == np.float64
 
 
+def test_tails_that_draws_do_not_reach_are_seen():
+    """A tenth of an elliptical t of 4 degrees of freedom lies where no draw of the best Gaussian is; k̂ is below 0.7."""
+    target = vk.make_target(lambda x: -7.0 * jnp.log1p(jnp.sum(x**2) / 4), 10)
+    posterior = fit(target, max_evaluations=10_000)  # too few for a flow
+    assert posterior.report.khat < posterior.report.khat_threshold
+    assert not posterior.report.reliable
+    assert "its tails are too light" in posterior.report.reason
+    assert "beyond the budget" in posterior.report.story[-1]
+
+
 def test_the_bar_says_what_is_fitted(capfd):
     fit(two_modes(), progress=True)
     shown = capfd.readouterr().err

@@ -2,37 +2,73 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from vi_kit import _distributions as distributions
+from vi_kit._restarts import Mass
 from vi_kit._types import Family, Params, Target
 from vi_kit.diagnostics._draws import coordinates
 
 _LACK = 3.0  # nats by which log p̃/q is above log Z where q has a twentieth of the mass it should have
 _MOST_NAMED = 3
+_APART, _LOOKS = 2.0, 32  # widths of a mode, and the points that tell them
 
 
-def separate(target: Target, places: Float[np.ndarray, "n dim"]) -> tuple[str, ...]:
-    """Say which coordinates are far apart in the places where starts ended, the farthest first; nothing for one place.
+def separate(
+    target: Target, places: Float[np.ndarray, "n dim"], spreads: Sequence[Float[np.ndarray, "..."]]
+) -> tuple[str, ...]:
+    """Say which coordinates are far apart in the places where starts ended, for their width; nothing for one place.
 
     Args:
         target: what was fitted.
-        places: points of unconstrained space, in the order of the modes.
+        places: means of the modes, in unconstrained space.
+        spreads: their lower factors or standard deviations.
     """
     if len(places) == 1:
         return ()
-    points = jnp.asarray(places, jnp.result_type(float))
-    labels, values = coordinates(jax.device_get(jax.vmap(target.report)(points)), target.layout)
+    noise = np.random.default_rng(0).normal(size=(_LOOKS, places.shape[1]))
+    around = np.stack([m + (noise * s if s.ndim == 1 else noise @ s.T) for m, s in zip(places, spreads, strict=True)])
+    points = jnp.asarray(np.concatenate([places, *around]), jnp.result_type(float))
+    labels, values = coordinates(jax.device_get(_report(target, points)), target.layout)
     values = values.astype(np.float64)
-    spread = np.ptp(values, axis=0) / np.maximum(np.abs(values).max(axis=0), np.finfo(float).tiny)
-    first = [i for i in np.argsort(-spread, kind="stable") if spread[i] > 0][:_MOST_NAMED]
-    apart = ", ".join(f"{labels[i]} ({values[:, i].min():.3g} to {values[:, i].max():.3g})" for i in first)
-    return (f"several modes, apart in {apart}",) if apart else ()
+    centers, others = values[: len(places)], values[len(places) :].reshape(len(places), _LOOKS, -1)
+    widths = np.sqrt(np.mean(np.var(others, axis=1), axis=0))
+    apart = np.ptp(centers, axis=0) / np.maximum(widths, np.finfo(float).tiny)
+    first = [i for i in np.argsort(-apart, kind="stable") if apart[i] > _APART][:_MOST_NAMED]
+    named = ", ".join(f"{labels[i]} ({centers[:, i].min():.3g} to {centers[:, i].max():.3g})" for i in first)
+    return (f"several modes, apart in {named}",) if named else ()
+
+
+@jax.jit
+def _report(target: Target, points: Float[Array, "n dim"]) -> Any:
+    return jax.vmap(target.report)(points)
+
+
+def mass_of(log_weights: Float[np.ndarray, " n"], those: Bool[np.ndarray, " n"]) -> Mass:
+    """Return the mass of a region by importance weights p̃/q of the draws that lie in it."""
+    num = len(log_weights)
+    usable = np.where(those & np.isfinite(log_weights), log_weights, -np.inf)
+    largest = float(usable.max())
+    if not math.isfinite(largest):
+        return Mass(-math.inf, 0.0)
+    weights = np.exp(usable - largest)
+    mean = float(weights.mean())
+    return Mass(largest + math.log(mean), float(weights.std()) / math.sqrt(num) / mean)
+
+
+def together(near: Mass, beyond: Mass) -> Mass:
+    """Add the masses of two regions."""
+    log_mass = float(np.logaddexp(near.log_mass, beyond.log_mass))
+    shares = math.exp(near.log_mass - log_mass), math.exp(beyond.log_mass - log_mass)
+    return Mass(log_mass, math.hypot(shares[0] * near.error, shares[1] * beyond.error))
 
 
 def lacking(

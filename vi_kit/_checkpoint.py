@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import time
-from collections.abc import Mapping
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,11 +19,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vi_kit._optimize import begin, step
+from vi_kit._static import combine, partition
 from vi_kit._types import KeyArray, Target
 
 _LEAST_SECONDS = 5.0  # between two writes
 _SHARE = 0.02  # of the time, for writing
 _PROBES = 2
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_DAMAGES = (ValueError, KeyError, OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile)
 
 
 class Checkpoint:
@@ -40,17 +48,22 @@ class Checkpoint:
         self.facts = dict(facts)
         self.arrays: dict[str, np.ndarray] = {}
         self._written, self._took = time.perf_counter(), 0.0
+        self._failed = False
+        if self.file.is_dir():
+            raise ValueError(f"checkpoint: expected a file, and {self.file} is a folder")
         if self.file.exists():
             self._read()
 
     def _read(self) -> None:
         try:
-            with np.load(self.file, allow_pickle=False) as stored:
+            with self.file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 found = json.loads(str(stored["facts"]))
                 arrays = {name: stored[name] for name in stored.files if name != "facts"}
-        except (ValueError, KeyError, OSError) as error:
-            raise ValueError(f"checkpoint: {self.file} was not written by vk.fit; name another file") from error
-        differ = [name for name, fact in self.facts.items() if found.get(name) != fact]
+            differ = [name for name, fact in self.facts.items() if found.get(name) != fact]
+        except _DAMAGES as error:
+            raise ValueError(
+                f"checkpoint: {self.file} is damaged or was not written by vk.fit; name another file"
+            ) from error
         if differ:
             raise ValueError(
                 f"checkpoint: {self.file} belongs to another fit, with another {' and '.join(differ)}; name another "
@@ -95,11 +108,18 @@ class Checkpoint:
         if not (now or self.is_due()):
             return
         began = time.perf_counter()
-        self.file.parent.mkdir(parents=True, exist_ok=True)
         partial = self.file.with_name(self.file.name + ".partial")
-        with partial.open("wb") as stream:
-            np.savez(stream, **{"facts": np.array(json.dumps(self.facts)), **self.arrays})  # type: ignore[arg-type]
-        os.replace(partial, self.file)
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as stream:
+                np.savez(stream, **{"facts": np.array(json.dumps(self.facts)), **self.arrays})  # type: ignore[arg-type]
+            os.replace(partial, self.file)
+        except OSError as error:  # the fit is worth more than its checkpoint
+            if not self._failed:
+                warnings.warn(f"checkpoint: {self.file} cannot be written ({error}); the fit goes on", stacklevel=2)
+            self._failed = True
+            with contextlib.suppress(OSError):
+                partial.unlink()
         self._written = time.perf_counter()
         self._took = self._written - began
 
@@ -148,18 +168,43 @@ def _digest(*arrays: Any) -> str:
 
 
 def facts_of(key: KeyArray, target: Target, algorithm: Any, start: Any) -> dict[str, str]:
-    """Return what makes a fit this fit: key, target (with its density at two points), algorithm and start."""
+    """Return what makes a fit this fit: key, target, algorithm and start, by the programs that they are traced to."""
     facts = {
-        "key": _digest(key),
+        "key": f"{key.dtype} {_digest(key)}",
+        "precision": str(jnp.result_type(float)),
         "target": f"{target!r}, arrays {_digest(*jax.tree.leaves(target))}",
-        "algorithm": repr(algorithm),
         "start": _digest(*jax.tree.leaves(start)),
     }
+    if algorithm is not None:
+        static, leaves = partition(algorithm)
+        facts["algorithm"] = f"{algorithm!r}".split("(")[0] + f" {_digest(*jax.tree.leaves(leaves))}"
+        state = jax.eval_shape(lambda k: begin(k, target, start, leaves, static), key)
+        facts["algorithm"] += program(lambda s, t, v: step(combine(static, v), t, s), state, target, leaves)
     if target.has_density:
-        points = np.random.default_rng(0).normal(size=(_PROBES, target.dim))
-        values = _probe(target, jnp.asarray(points, jnp.result_type(float)))
-        facts["log density"] = ", ".join(f"{float(value):.4g}" for value in values)
+        points = jnp.asarray(np.random.default_rng(0).normal(size=(_PROBES, target.dim)), jnp.result_type(float))
+        values = ", ".join(f"{float(value):.4g}" for value in _probe(target, points))  # what a callback computes
+        facts["log density"] = f"{values}, {program(lambda t, z: t.log_density(z), target, points[0])}"
     return facts
+
+
+def program(function: Any, *arguments: Any) -> str:
+    """Return a digest of what a function is traced to, the arrays that it holds included: the same in every process."""
+    closed = jax.make_jaxpr(function)(*arguments)
+    sums = hashlib.blake2b(_ADDRESS.sub("", str(closed)).encode(), digest_size=16)
+    for constant in _constants(closed):
+        sums.update(_digest(constant).encode())
+    return sums.hexdigest()
+
+
+def _constants(value: Any) -> Iterator[Any]:
+    """Yield the arrays that a traced program holds, those of programs inside it too."""
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from _constants(part)
+    elif hasattr(value, "eqns"):
+        yield from getattr(value, "consts", ())
+        for equation in value.eqns:
+            yield from _constants(tuple(equation.params.values()))
 
 
 @jax.jit

@@ -99,11 +99,15 @@ class Run:
         state = unpack(kept, state)
         self.params = jax.jit(combine(*partition(self.algorithm)).params)(state.algorithm_state)
         self.done, self.resumed_evaluations = map(int, kept["counts"])
+        if self.done > self.num_steps:
+            raise ValueError(
+                f"checkpoint: it has gone {self.done} steps, and num_steps asks for {self.num_steps}; name another file"
+            )
         self.budget.evaluations += self.resumed_evaluations
         self.losses, self.finite = [kept["loss"]], [kept["finite"]]
         self.elbos = [(int(step), Estimate(*map(float, numbers))) for step, *numbers in kept["elbos"]]
         if "best" in kept:
-            params = unpack({key.removeprefix("best_"): array for key, array in kept.items()}, self.params)
+            params = unpack({key[5:]: array for key, array in kept.items() if key.startswith("best_")}, self.params)
             self.best = Estimate(*map(float, kept["best"])), params
         return state
 
@@ -262,13 +266,15 @@ def conclude(
     history: History,
     *,
     finite: bool = True,
+    look: Callable[[Draws], None] = lambda _: None,
     **facts: Any,
 ) -> Posterior:
-    """Draw from a fitted q, judge it and pack the result; `facts` are fields of the report."""
+    """Draw from a fitted q, judge it and pack the result; `facts` are fields of the report, `look` sees the draws."""
     num, block = budget.num_draws(), budget.block()
     draws: Draws = draw(key, target, family, params, num, with_density=target.has_density, block=block)
     if target.has_density:
         budget.evaluations += budget.diagnosis_evaluations()
+    look(draws)
     bound = None
     if budget.evaluations_left() >= NUM_EXACT_DRAWS and (bound := evidence_upper_bound(key, target, family, params)):
         budget.evaluations += NUM_EXACT_DRAWS

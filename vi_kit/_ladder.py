@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vi_kit import families
-from vi_kit._agreement import lacking, separate
+from vi_kit._agreement import lacking, mass_of, separate, together
 from vi_kit._budget import Budget, OutOfBudgetError
 from vi_kit._checkpoint import Checkpoint
 from vi_kit._driver import Callback, Run, conclude
@@ -28,9 +28,10 @@ from vi_kit._mixture_fit import fit_mixture
 from vi_kit._nonfinite import explain_start, named
 from vi_kit._posterior import History, Posterior
 from vi_kit._progress import Progress, ProgressBar
-from vi_kit._restarts import MOST_SCREENED, explore
+from vi_kit._restarts import MOST_SCREENED, NEAREST, Mass, explore
 from vi_kit._training import Training, steps_within
 from vi_kit._types import Family, KeyArray, Params, Target
+from vi_kit.diagnostics._draws import Draws
 
 LARGEST_FULL_RANK = 300
 MOST_STEPS = 120
@@ -39,6 +40,7 @@ _OTHER_STARTS = 8
 _WIDENING = 1.3  # growth of a standard deviation in a last step, from which there may be no end to it
 _LARGEST_FLOW = 64
 _RANK = 10
+_MOST_MISSING = 0.05  # of the mass, farther out than draws of q
 _SCREENED_SHARE = 0.03  # of the budget, for points looked at before the first climbs
 _BETWEEN_CALLS = 0.5  # seconds, of the callback while other modes are looked for
 _TRAINING_COMPILES = 10.0  # seconds that a training is taken to compile for, until one has been seen
@@ -76,6 +78,9 @@ class Ladder:
         self.gaussian: GaussianFit | None = None
         self.doubt = "the fit ended before other starts could be tried, and nobody looked for another mode"
         self.agreement, self.improper = "", ""
+        self.near: Mass | None = None
+        self.whole: Mass | None = None
+        self.spreads: tuple[np.ndarray, ...] = ()
         self.places, self.heights = np.zeros((1, target.dim)), np.zeros(1)
         self.training_compiles = _TRAINING_COMPILES
         self.steps = 0
@@ -160,7 +165,15 @@ class Ladder:
         assert self.gaussian is not None, "a Gaussian was fitted"
         family, params = gaussian_member(self.gaussian)
         how = f"{self.gaussian.steps} steps of natural gradients"
-        self._conclude(family, params, how, _history(self.gaussian.losses), self.gaussian.steps)
+        self._conclude(family, params, how, _history(self.gaussian.losses), self.gaussian.steps, self._weigh_near)
+
+    def _weigh_near(self, draws: Draws) -> None:
+        """Keep what draws of the Gaussian say of the mass within the distance from which on others looked."""
+        assert self.gaussian is not None, "a Gaussian was fitted"
+        assert draws.log_p is not None, "the target has a density"
+        lengths = np.linalg.norm(self.gaussian.whiten(np.asarray(draws.z, np.float64)), axis=1)
+        near = lengths < NEAREST * math.sqrt(self.target.dim)
+        self.near = mass_of(np.asarray(draws.log_p, np.float64) - np.asarray(draws.log_q, np.float64), near)
 
     def _other_rungs(self) -> None:
         assert self.gaussian is not None, "a Gaussian was fitted"
@@ -181,11 +194,14 @@ class Ladder:
         self.agreement = f"{found.num_starts} dispersed starts ended {where}"
         self.story.append(self.agreement)
         self.places = np.stack([fit.mean for fit in found.fits])
+        self.spreads = tuple(fit.scale for fit in found.fits)
         self.heights, _ = self.evaluate(self.places)
+        if found.beyond is not None and self.near is not None and not several:
+            self.whole = together(self.near, found.beyond)
         self.doubt = "" if found.complete else f"{self.agreement}, the last of them in new ones: there may be more"
         if several:
             self._mixture_rung(found.fits)
-        if not self.posteriors[-1].report.reliable and found.complete:
+        if not self._is_done() and found.complete:
             self._richer_rungs()
 
     def _num_screened(self) -> int:
@@ -211,6 +227,9 @@ class Ladder:
         if dim > _LARGEST_FLOW:
             return
         flow, heavy = families.Flow(dim), families.Flow(dim, base=families.StudentT)
+        if self.posteriors[-1].report.reliable:  # but for mass that lies farther out
+            self._train(heavy, None, _FIRST)
+            return
         params = self._train(flow, None, _FIRST)
         if params is None or self._is_done():
             return
@@ -224,7 +243,8 @@ class Ladder:
                 return
 
     def _is_done(self) -> bool:
-        return self.asked_to_stop or self.posteriors[-1].report.reliable
+        last = self.posteriors[-1]
+        return self.asked_to_stop or (last.report.reliable and not self._misses(last))
 
     def _start(self, family: Any) -> Params:
         """Return the member that equals the Gaussian of the first rung."""
@@ -248,8 +268,9 @@ class Ladder:
         run.go(run_key, self._start(family) if params is None else params, elbo_key, self.bar)
         if not run.done:  # interrupted while it compiled
             raise KeyboardInterrupt
-        self.training_compiles = run.compile_seconds - began
-        self.compile_seconds += self.training_compiles
+        if run.chunks:  # none where a checkpoint holds all of it
+            self.training_compiles = run.compile_seconds - began
+            self.compile_seconds += self.training_compiles
         how = f"{run.done:,} steps of Adam with {training.num_samples} draws"
         self._conclude(family, run.params, how, run.history(), run.done)
         if run.stopped == "interrupted":
@@ -270,9 +291,19 @@ class Ladder:
 
     # --- what comes of them -------------------------------------------------------------------------------------------
 
-    def _conclude(self, family: Family, params: Params, how: str, history: History, steps: int) -> None:
+    def _conclude(
+        self,
+        family: Family,
+        params: Params,
+        how: str,
+        history: History,
+        steps: int,
+        look: Callable[[Draws], None] = lambda _: None,
+    ) -> None:
         self.key, draw_key = jax.random.split(self.key)
-        posterior = conclude(draw_key, self.target, family, params, self.budget, history, objective=how, steps=steps)
+        posterior = conclude(
+            draw_key, self.target, family, params, self.budget, history, objective=how, steps=steps, look=look
+        )
         self.posteriors.append(posterior)
         report = posterior.report
         elbo = report.elbo
@@ -292,17 +323,28 @@ class Ladder:
         missing = lacking(posterior.family, posterior.params, self.places, self.heights, value)
         return f"{self.agreement}, of which q lacks {missing}" if missing else ""
 
+    def _misses(self, posterior: Posterior) -> str:
+        """Say how much of the mass this fit's own weights do not know of, where points farther out show it."""
+        found = posterior.report.log_normalizer
+        if self.whole is None or found is None:
+            return ""
+        missing = 1 - math.exp(min(float(found.value) - self.whole.log_mass, 0.0))
+        noise = 2 * math.hypot(self.whole.error, float(found.standard_error))
+        if not missing > max(_MOST_MISSING, noise):
+            return ""
+        return f"points farther out than draws of q hold about {missing:.0%} of the mass, so its tails are too light"
+
     def _best(self) -> Posterior:
         """Return the rung that can be believed, or the one of highest ELBO, with the whole story."""
 
         def worth(posterior: Posterior) -> tuple[bool, float]:
             elbo = posterior.report.elbo
             value = float(elbo.value) if elbo is not None else float("nan")
-            return posterior.report.reliable, value if np.isfinite(value) else -np.inf
+            return posterior.report.reliable and not self._misses(posterior), value if np.isfinite(value) else -np.inf
 
         best = max(self.posteriors, key=worth)
         report, reliable, reason = best.report, best.report.reliable, best.report.reason
-        doubt = self.doubt or (self._lack(best) if reliable else "")
+        doubt = self.doubt or ((self._lack(best) or self._misses(best)) if reliable else "")
         if self.improper:
             reliable, reason = False, f"Do not believe it: {self.improper}."
         elif reliable and doubt:
@@ -314,7 +356,7 @@ class Ladder:
             self.stopped = "the callback asked for it"
         report = replace(
             report,
-            warnings=(*report.warnings, *separate(self.target, self.places)),
+            warnings=(*report.warnings, *separate(self.target, self.places, self.spreads)),
             reliable=reliable,
             reason=reason,
             stopped=self.stopped,

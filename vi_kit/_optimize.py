@@ -48,7 +48,8 @@ def _check_minibatches(algorithm: Algorithm, target: Target) -> None:
         )
 
 
-def _step(algorithm: Algorithm, target: Target, state: LoopState) -> tuple[LoopState, StepInfo]:
+def step(algorithm: Algorithm, target: Target, state: LoopState) -> tuple[LoopState, StepInfo]:
+    """Take one step."""
     # The key of a step depends on its number alone, so a resumed run is the same run.
     key = jax.random.fold_in(state.key, state.step)
     algorithm_state, info = algorithm.step(state.algorithm_state, target, key)
@@ -123,7 +124,7 @@ def _optimize(
     first = _init(algorithm, params, target, key) if state is None else state
 
     def body(carry: LoopState, _: None) -> tuple[LoopState, StepInfo]:
-        return _step(algorithm, target, carry)
+        return step(algorithm, target, carry)
 
     last, history = jax.lax.scan(body, first, length=num_steps)
     return Fit(algorithm.params(last.algorithm_state), last, history, jnp.all(history.finite))
@@ -151,12 +152,12 @@ def advance(
         The state, its parameters, and the steps' infos in arrays of length CAPACITY, filled up to `count`.
     """
     algorithm = combine(static, leaves)
-    info = jax.eval_shape(lambda s: _step(algorithm, target, s)[1], state)
+    info = jax.eval_shape(lambda s: step(algorithm, target, s)[1], state)
     empty = jax.tree.map(lambda leaf: jnp.zeros((CAPACITY, *leaf.shape), leaf.dtype), info)
 
     def body(i: Int[Array, ""], carry: tuple[LoopState, StepInfo]) -> tuple[LoopState, StepInfo]:
         current, infos = carry
-        current, info = _step(algorithm, target, current)
+        current, info = step(algorithm, target, current)
         return current, jax.tree.map(lambda all_, one: all_.at[i].set(one), infos, info)
 
     last, infos = jax.lax.fori_loop(0, count, body, (state, empty))

@@ -13,16 +13,24 @@ from vi_kit._gaussian_fit import Evaluate, GaussianFit, fit_gaussian
 _FIRST_STARTS = 16
 MOST_SCREENED = 1_024  # points looked at once, of which the likeliest to lead elsewhere are half of the first starts
 _MOST_STARTS = 256
-_NEAREST, _FARTHEST = 1.5, 40.0  # how far starts lie, in units of √dim standard deviations
+NEAREST, _FARTHEST = 1.5, 40.0  # how far starts lie, in units of √dim standard deviations
 _BEYOND = 1.5  # how far they lie once there are modes, in standard deviations of all of them together
 _MEMORY = 6
 _MOST_LOOKS = 30
 _SMALL = 0.05  # nats that another look would gain, below which a climb has arrived
 _VALLEY = 1.0  # nats that log p falls between two modes, at least
+_BETWEEN = (0.5, 0.25, 0.75)  # where that is looked for, as shares of the way
 _NEGLIGIBLE = 7.0  # nats below the best ELBO, where a mode has a thousandth of the mass
 _MODE_STEPS = 25
 _MOST_SUSPECTS = 4  # ends looked at among the first starts; once there are modes, all are
 _APART = 4.0  # squared distance of means, in either's own units, from which two Gaussians are two modes
+
+
+class Mass(NamedTuple):
+    """An integral of p̃: its logarithm, and its relative standard error."""
+
+    log_mass: float
+    error: float
 
 
 class Exploration(NamedTuple):
@@ -32,11 +40,13 @@ class Exploration(NamedTuple):
         fits: the Gaussian that was there, and those of other modes.
         num_starts: climbs made.
         complete: whether the last of them found no mode that was new.
+        beyond: the mass beyond `NEAREST` √dim standard deviations of the first fit, from the points looked at there.
     """
 
     fits: tuple[GaussianFit, ...]
     num_starts: int
     complete: bool
+    beyond: Mass | None = None
 
 
 def explore(
@@ -62,10 +72,12 @@ def explore(
     fits, total, count = [fit], 0, _FIRST_STARTS
     peaks = np.empty((0, len(fit.mean)))  # where climbs from the means of the fits end
     heights = np.empty(0)
+    beyond: Mass | None = None
     while count <= _MOST_STARTS:
         around = fit if len(fits) == 1 else _overall(fits)
         if len(fits) == 1:
-            whitened = _first_starts(evaluate, fit, generator, num_screened)
+            whitened, seen = _first_starts(evaluate, fit, generator, num_screened)
+            beyond = beyond or seen
         else:
             whitened = _BEYOND * generator.normal(size=(count, len(fit.mean)))
         if not len(peaks):
@@ -87,9 +99,9 @@ def explore(
                 peaks, heights = np.concatenate([peaks, ends[i : i + 1]]), np.append(heights, values[i])
                 found += 1
         if not found:
-            return Exploration(_weighty(fits), total, complete=True)
+            return Exploration(_weighty(fits), total, complete=True, beyond=beyond)
         count *= 2
-    return Exploration(_weighty(fits), total, complete=False)
+    return Exploration(_weighty(fits), total, complete=False, beyond=beyond)
 
 
 def _weighty(fits: list[GaussianFit]) -> tuple[GaussianFit, ...]:
@@ -137,12 +149,12 @@ def _overall(fits: list[GaussianFit]) -> GaussianFit:
 
 def _first_starts(
     evaluate: Evaluate, fit: GaussianFit, generator: np.random.Generator, num_screened: int
-) -> np.ndarray:
-    """Return whitened starts: half of them where the gradient points least back to the center."""
+) -> tuple[np.ndarray, Mass | None]:
+    """Return whitened starts, half of them where the gradient points least back to the center; and the mass there."""
     plain = _dispersed(generator, _FIRST_STARTS, len(fit.mean))
     half = _FIRST_STARTS // 2
     if num_screened < _FIRST_STARTS:
-        return plain
+        return plain, None
     looked_at = _dispersed(generator, num_screened, len(fit.mean))
     values, gradients = evaluate(fit.place(looked_at))
     with np.errstate(all="ignore"):
@@ -152,14 +164,31 @@ def _first_starts(
     usable = np.isfinite(values) & np.isfinite(back)
     oddest = np.argsort(np.where(usable, back, np.inf))[:half]
     starts: np.ndarray = np.concatenate([looked_at[oddest], plain[::2]])
-    return starts
+    return starts, _mass_beyond(fit, looked_at, values)
+
+
+def _mass_beyond(fit: GaussianFit, whitened: np.ndarray, values: np.ndarray) -> Mass:
+    """Integrate p̃ over radii evenly spaced in logarithm, each with a random direction and its opposite."""
+    count, dim = len(whitened) // 2, whitened.shape[1]
+    radii = np.linalg.norm(whitened[:count], axis=1)
+    sphere = math.log(2) + 0.5 * dim * math.log(math.pi) - math.lgamma(0.5 * dim)
+    volume = float(np.sum(np.log(np.abs(fit.scale if fit.scale.ndim == 1 else np.diagonal(fit.scale)))))
+    spacing = math.log(_FARTHEST / NEAREST) / (count - 1)
+    logs = np.where(np.isfinite(values), values, -np.inf).reshape(2, count) + dim * np.log(radii)
+    largest = float(logs.max())
+    if not math.isfinite(largest):
+        return Mass(-math.inf, 0.0)
+    shells = np.mean(np.exp(logs - largest), axis=0)
+    total = float(shells.sum() - 0.5 * shells[0])  # the nearest shell counts half: the trapezoidal rule
+    error = math.sqrt(0.5 * float(np.sum(np.diff(shells) ** 2))) / total  # what neighbors differ by is the directions'
+    return Mass(largest + math.log(total * spacing) + sphere + volume, error)
 
 
 def _dispersed(generator: np.random.Generator, count: int, dim: int) -> np.ndarray:
     """Return whitened starts, from near to far, in random directions and opposite to them."""
     directions = generator.normal(size=(count // 2, dim))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    radii = np.geomspace(_NEAREST, _FARTHEST, count // 2) * math.sqrt(dim)
+    radii = np.geomspace(NEAREST, _FARTHEST, count // 2) * math.sqrt(dim)
     one_way = directions * radii[:, None]
     return np.concatenate([one_way, -one_way])
 
@@ -237,10 +266,11 @@ def _apart(
     chosen: list[int] = []
     for i in np.argsort(-values):
         others = np.concatenate([peaks, points[chosen]])
-        levels = np.concatenate([heights, values[chosen]])
-        if len(others):
-            halfway, _ = evaluate(0.5 * (others + points[i]))
-            if not (halfway < np.minimum(levels, values[i]) - _VALLEY).all():
-                continue
-        chosen.append(int(i))
+        levels = np.minimum(np.concatenate([heights, values[chosen]]), values[i]) - _VALLEY
+        for share in _BETWEEN:  # one point alone may lie on a third mode
+            if len(others):
+                between, _ = evaluate(share * others + (1 - share) * points[i])
+                others, levels = others[~(between < levels)], levels[~(between < levels)]
+        if not len(others):
+            chosen.append(int(i))
     return chosen

@@ -42,6 +42,9 @@ def steps_within(
         checkpoint: where that number is kept, if anywhere.
         name: the training's name there.
     """
+    begun = {} if checkpoint is None else checkpoint.section(f"{name} steps")
+    if begun:
+        return int(begun["steps"])
     seconds = training.num_samples * budget.evaluation_seconds
     affordable = min(
         training.steps,
@@ -50,9 +53,6 @@ def steps_within(
     )
     if affordable < training.least_steps or budget.seconds_left() < compile_seconds:
         return 0
-    if checkpoint is None:
-        return int(affordable)
-    begun = checkpoint.section(f"{name} steps")
-    steps = int(begun["steps"]) if begun else int(affordable)
-    checkpoint.keep(f"{name} steps", {"steps": steps})
-    return steps
+    if checkpoint is not None:
+        checkpoint.keep(f"{name} steps", {"steps": int(affordable)})
+    return int(affordable)

@@ -46,6 +46,14 @@ def test_heavy_tails_are_covered_or_refused(exponent):
     assert np.mean(np.array(plain) >= 1 / 3) < 0.75
 
 
+def test_ties_and_rare_weights_are_not_taken_for_light_tails():
+    generator = np.random.default_rng(4)
+    rare = [chi_square_limit(np.log(np.where(generator.random(NUM) < 0.003, 100.0, 0.7 / 0.997))) for _ in range(20)]
+    assert rare == [None] * 20
+    two = [chi_square_limit(np.log(generator.choice([0.5, 1.5], size=NUM))) for _ in range(100)]
+    assert np.mean([limit >= 0.25 for limit in two]) > 0.8  # 0.5 for the plain mean
+
+
 def test_no_limit_where_there_is_none():
     generator = np.random.default_rng(2)
     assert all(chi_square_limit(np.log(generator.pareto(1.8, NUM) + 1)) is None for _ in range(20))

@@ -46,6 +46,20 @@ def test_weights_count():
     assert "b (" in found
 
 
+def test_a_density_that_vanishes_at_its_bound_does_not_pile_up():
+    generator = np.random.default_rng(5)
+    values = np.exp(1.3 * generator.normal(size=(NUM, 2)))
+    assert np.mean(values < 0.1 * np.median(values)) > 0.03  # although much of it is near
+    assert not any("piles up" in line for line in warnings_of(values, vk.support.positive))
+
+
+def test_heavy_weights_are_not_taken_for_heavy_tails():
+    generator = np.random.default_rng(6)
+    values = generator.normal(size=(NUM, 2))
+    weights = np.exp(2.0 * generator.normal(size=NUM))
+    assert warnings_of(values, vk.support.real, weights / weights.sum()) == ()
+
+
 def test_heavy_tails_are_named():
     generator = np.random.default_rng(3)
     values = np.stack([generator.standard_t(2.0, size=NUM), generator.normal(size=NUM)], axis=1)
@@ -60,6 +74,6 @@ def test_tails_are_those_of_the_squares():
     generator = np.random.default_rng(4)
     num = 100_000
     values = np.stack([generator.standard_t(8.0, size=num), np.ones(num)], axis=1)
-    found = tails(values, np.full(num, 1 / num))
+    found = tails(values)
     assert found[0] == pytest.approx(0.25, abs=0.12)
     assert found[1] == -np.inf

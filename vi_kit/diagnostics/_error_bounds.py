@@ -18,6 +18,8 @@ from jaxtyping import Float
 from vi_kit._weights import fit_generalized_pareto, tail_size
 
 _CONFIDENCE = 1.645  # standard errors, one-sided, 95 %
+_LEAST_DRAWS = 400  # with fewer the limit covers less than it says
+_LEAST_SPREAD = 0.5  # of the tail's weights that are above its cutoff
 _EQUAL = 1e-6  # spread of weights that rounding explains
 
 
@@ -38,7 +40,7 @@ def chi_square_limit(log_weights: Float[np.ndarray, " n"]) -> float | None:
         log_weights: log p̃/q at draws of q.
     """
     num = len(log_weights)
-    if not np.isfinite(log_weights).all():
+    if num < _LEAST_DRAWS or not np.isfinite(log_weights).all():
         return None
     weights = np.sort(np.exp(log_weights - log_weights.max()))
     weights /= weights.mean()
@@ -47,18 +49,21 @@ def chi_square_limit(log_weights: Float[np.ndarray, " n"]) -> float | None:
     size = tail_size(num)
     cutoff, body = weights[num - size - 1], weights[: num - size]
     excess = weights[num - size :] - cutoff
-    if not (excess > 0).any():
-        return float(np.mean(weights**2) - 1)
+    squares = weights**2
+    influence = squares - 2 * squares.mean() * weights  # of E w² / (E w)²
+    noise = _CONFIDENCE * float(influence.std()) / math.sqrt(num)
+    plain = float(squares.mean() - 1) + noise
+    if not (excess > 0).any():  # a largest weight that many draws have
+        return plain
+    if np.mean(excess > 0) < _LEAST_SPREAD:  # most of the tail is ties, which say nothing of its shape
+        return None
     shape, scale = map(float, fit_generalized_pareto(excess))
     shape += _CONFIDENCE * (1 + shape) / math.sqrt(size)
     if not shape < 0.5:  # its square has no mean
         return None
     square = cutoff**2 + 2 * cutoff * scale / (1 - shape) + 2 * scale**2 / ((1 - shape) * (1 - 2 * shape))
-    squares = weights**2
-    influence = squares - 2 * squares.mean() * weights  # of E w² / (E w)²
-    noise = _CONFIDENCE * float(influence.std()) / math.sqrt(num)
     limit = float(np.sum(body**2) / num + size / num * square - 1) + noise
-    return limit if math.isfinite(limit) else None
+    return max(limit, plain) if math.isfinite(limit) else None
 
 
 def moment_bounds(

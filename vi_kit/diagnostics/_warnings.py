@@ -13,6 +13,7 @@ from vi_kit.diagnostics._draws import element_labels
 
 _NEAR = 0.1  # of the distance from a bound to the median
 _LEAST_SHARE = 0.03  # of the mass is nearer than that: 0.05 where the density is flat at its bound, 0 where it vanishes
+_LEAST_INNER = 0.42  # of that share in the nearer half: 0.5 where the density is flat
 _MOST_NAMED = 3
 
 
@@ -31,11 +32,11 @@ def coordinate_warnings(
     piled = [
         f"{label} ({share:.0%} of it close to {bound:g})"
         for label, bound in _bounds(target)
-        if label in columns and (share := _share_near(columns[label], bound, weights)) > _LEAST_SHARE
+        if label in columns and (share := _piled(columns[label], bound, weights)) > _LEAST_SHARE
     ]
     heavy = [
         f"{label} (k̂ {khat:.2f})"
-        for label, khat in zip(labels, tails(values, weights), strict=True)
+        for label, khat in zip(labels, tails(values), strict=True)
         if khat >= khat_threshold(len(values))
     ]
     found = []
@@ -64,15 +65,18 @@ def _bounds(target: Target) -> Iterator[tuple[str, float]]:
                 yield from zip(labels, np.broadcast_to(np.asarray(bound, float), shape).ravel().tolist(), strict=True)
 
 
-def _share_near(values: np.ndarray, bound: float, weights: np.ndarray) -> float:
+def _piled(values: np.ndarray, bound: float, weights: np.ndarray) -> float:
+    """Return the share of the mass close to a bound; 0 where it falls toward it, as a density that vanishes there."""
     distances = np.abs(values - bound)
-    return float(weights @ (distances < _NEAR * np.median(distances)))
+    close = _NEAR * np.median(distances)
+    share, inner = float(weights @ (distances < close)), float(weights @ (distances < 0.5 * close))
+    return share if inner > _LEAST_INNER * share else 0.0
 
 
-def tails(values: Float[np.ndarray, "n k"], weights: Float[np.ndarray, " n"]) -> Float[np.ndarray, " k"]:
-    """Return, for every coordinate, the Pareto k̂ of the weighted squares that its variance is the sum of."""
+def tails(values: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " k"]:
+    """Return, for every coordinate, the Pareto k̂ of the squares that its variance is the mean of."""
     size = tail_size(len(values))
-    squares = np.sort(weights[:, None] * (values - weights @ values) ** 2, axis=0)
+    squares = np.sort((values - values.mean(axis=0)) ** 2, axis=0)
     found = np.full(values.shape[1], -np.inf)
     for i, column in enumerate(squares.T):
         excess = column[-size:] - column[-size - 1]
