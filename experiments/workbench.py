@@ -91,13 +91,16 @@ class Run:
         self.folder = folder
         stated = json.loads(json.dumps(dataclasses.asdict(settings)))
         path = folder / "settings.json"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            stop(f"{folder}: expected a folder to keep the run in, got a file, or a place below one")
         if path.exists():
-            found = json.loads(path.read_text())
-            if found != stated:
-                names = sorted(k for k in found.keys() | stated.keys() if found.get(k) != stated.get(k))
-                differ = ", ".join(f"{k} = {found.get(k)} there and {stated.get(k)} here" for k in names)
+            there, here = dotted(_settings(path)), dotted(stated)
+            if there != here:
+                names = sorted(k for k in there.keys() | here.keys() if there.get(k) != here.get(k))
+                differ = ", ".join(f"{k} = {there.get(k)} there and {here.get(k)} here" for k in names)
                 stop(f"{folder} holds a run with other settings ({differ}): name another folder or remove that one")
-        folder.mkdir(parents=True, exist_ok=True)
         write(path, json.dumps(stated, indent=1))
 
     def row(self, name: str) -> dict[str, Any] | None:
@@ -137,6 +140,25 @@ class Run:
         return structure.unflatten(
             [jax.random.wrap_key_data(leaf) if is_key(model) else jax.numpy.asarray(leaf) for model, leaf in pairs]
         )
+
+
+def dotted(settings: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Flatten nested settings: {"long": {"rate": 1}} becomes {"long.rate": 1}."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        nested = isinstance(value, dict) and value
+        flat |= dotted(value, f"{above}{name}.") if nested else {f"{above}{name}": value}
+    return flat
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (ValueError, OSError):  # ValueError: neither UTF-8 nor JSON
+        found = None
+    if not isinstance(found, dict):
+        stop(f"{path}: expected the settings of a run, got something damaged: name another folder or remove that one")
+    return found
 
 
 def is_key(leaf: Any) -> bool:

@@ -39,6 +39,36 @@ def test_a_run_with_other_settings_is_refused_and_left_alone(tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@dataclasses.dataclass(frozen=True)
+class Nested:
+    steps: int = 3
+    long: Settings = Settings()
+
+
+def test_other_settings_are_named_by_where_they_stand(tmp_path):
+    workbench.Run(tmp_path, Nested())
+    workbench.Run(tmp_path, Nested())
+    changed = Nested(long=Settings(learning_rate=0.1))
+    with pytest.raises(SystemExit, match=r"settings \(long\.learning_rate = 0\.001 there and 0\.1 here\)"):
+        workbench.Run(tmp_path, changed)
+
+
+@pytest.mark.parametrize("below", ["", "/run"])
+def test_a_folder_that_is_a_file_is_refused(tmp_path, below):
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(SystemExit, match="expected a folder to keep the run in, got a file"):
+        workbench.Run(Path(f"{tmp_path}/file{below}"), Settings())
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize("content", [b"", b'{"seeds": [0', b"[1]", b"\xff\xfe"])
+def test_damaged_settings_are_refused_and_left_alone(tmp_path, content):
+    (tmp_path / "settings.json").write_bytes(content)
+    with pytest.raises(SystemExit, match=r"settings\.json: expected the settings of a run, got something damaged"):
+        workbench.Run(tmp_path, Settings())
+    assert (tmp_path / "settings.json").read_bytes() == content
+
+
 def test_a_checkpoint_of_other_shapes_is_refused(tmp_path):
     run = workbench.Run(tmp_path, Settings())
     run.save("last", jnp.zeros(3))
