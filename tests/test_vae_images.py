@@ -1,6 +1,8 @@
 """The VAE experiment's reader of local image files, its exact check and its losses."""
 
 import importlib
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -94,6 +96,24 @@ def test_refuses_what_is_no_npz(vae, tmp_path):
     np.save(tmp_path / "one.npy", IMAGES)
     with pytest.raises(SystemExit, match="something that is no npz"):
         vae.images.from_file(tmp_path / "one.npy")
+
+
+def test_files_of_one_name_are_told_apart(vae, tmp_path):
+    first = vae.images.from_file(_file(tmp_path, x_train=IMAGES, x_test=IMAGES))
+    again = vae.images.from_file(_file(tmp_path, x_train=IMAGES, x_test=IMAGES))
+    other = vae.images.from_file(_file(tmp_path, x_train=IMAGES, x_test=IMAGES + np.uint8(1)))
+    assert re.fullmatch("[0-9a-f]{12}", vae.images.digest(first))
+    assert vae.images.digest(first) == vae.images.digest(again) != vae.images.digest(other)
+
+
+def test_fewer_images_than_a_batch_is_one_sentence(tmp_path):
+    pytest.importorskip("flax")
+    path = _file(tmp_path, x_train=IMAGES, x_test=IMAGES)
+    command = [sys.executable, "run.py", "--data", str(path), "--folder", str(tmp_path / "run")]
+    done = subprocess.run(command, cwd=FOLDER / "vae", capture_output=True, text=True, check=False)
+    sentence = f"{path}: expected at least 100 images to train on, a batch, got 3"
+    assert (done.returncode, done.stderr.strip().splitlines()[-1]) == (1, sentence)
+    assert not (tmp_path / "run").exists()
 
 
 def test_closed_form_of_the_linear_vae_is_its_likelihood(vae):

@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 from images import Images, binarized
 from jax.scipy.special import ndtri
+from matplotlib.ticker import MaxNLocator
 
 from vi_kit.plots import BLUE, GRAY, VERMILLION
 
@@ -39,6 +40,7 @@ def bounds(results: dict[str, Any], path: Path) -> None:
         if row["bound"]["mean"] < lowest:
             left.annotate(f"← {row['bound']['mean']:.2f}", (lowest, place), va="center", fontsize="small")
     left.set_xlim(left=lowest)
+    left.xaxis.set_major_locator(MaxNLocator(5))
     left.set(xlabel=f"test bound, k = {results['settings']['test_draws']} (nats), mean ± 2 standard errors")
     shown = {"vae": (BLUE, "-"), "free-bits": (BLUE, ":"), "beta-4": (VERMILLION, "-"), "iwae": ("black", "-")}
     for name, (color, style) in shown.items():
@@ -85,9 +87,8 @@ def plane(fitted: dict[str, Any], images: Images, path: Path) -> None:
     mean, _ = model.encode(jnp.asarray(binarized(images.test, seed=3)))
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 4.4), layout="constrained")
     labels = images.test_labels
-    shown = left.scatter(
-        *np.asarray(mean).T, c=GRAY if labels is None else labels, s=9, cmap=None if labels is None else "tab10"
-    )
+    colors = {"c": GRAY} if labels is None else {"c": labels, "cmap": "tab10", "vmin": -0.5, "vmax": 9.5}
+    shown = left.scatter(*np.asarray(mean).T, s=9, **colors)
     if labels is not None:
         figure.colorbar(shown, ax=left, ticks=range(10), label="digit")
     left.set(title="means of q(z|x) of test images", xlabel="z₁", ylabel="z₂", aspect="equal")

@@ -46,7 +46,9 @@ def _arms(results: dict[str, Any]) -> str:
             _pm(row["KL to N(0, I)"]),
         )
         units = f"{row['active units']['mean']:.1f} of {row['latents']}"
-        lines.append(f"| {' | '.join(cells)} | {units} | {row['rate']:g} | {1e3 * row['seconds a step']:.2f} |")
+        seconds = row["seconds a step"]
+        milliseconds = "–" if seconds is None else f"{1e3 * seconds:.2f}"
+        lines.append(f"| {' | '.join(cells)} | {units} | {row['rate']:g} | {milliseconds} |")
     return "\n".join(lines)
 
 

@@ -192,8 +192,12 @@ def main() -> None:
     if given.epochs < 1 or given.num_seeds < 1:
         workbench.stop("--epochs and --num-seeds: expected whole numbers above 0")
     images = pictures.from_file(given.data) if given.data else pictures.digits()
+    batch = NETWORKS[given.network]["batch"]
+    if len(images.train) < batch:
+        name = given.data or "digits"
+        workbench.stop(f"{name}: expected at least {batch} images to train on, a batch, got {len(images.train)}")
     settings = Settings(
-        data=given.data.name if given.data else "digits",
+        data=f"{given.data.name}-{pictures.digest(images)}" if given.data else "digits",
         epochs=given.epochs,
         seeds=tuple(range(given.num_seeds)),
         **NETWORKS[given.network],
@@ -203,7 +207,9 @@ def main() -> None:
             smoke(Path(folder), settings, images)
         return
     folder = given.folder or HERE / "runs" / f"{settings.data}-{given.network}"
-    results, models = compute(workbench.Run(folder, settings), settings, images, given.arms)
+    run = workbench.Run(folder, settings)
+    names = [name for name in arms(50) if name in given.arms or run.row(f"{name}-row")]  # earlier calls' rows stay
+    results, models = compute(run, settings, images, names)
     ours = settings == Settings(data="digits", epochs=100, **NETWORKS["digits"]) and given.arms == list(arms(50))
     write(HERE if ours else folder, results, models, images)
     if ours:
