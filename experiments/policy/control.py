@@ -125,16 +125,18 @@ def run_one(run: workbench.Run, name: str, task: Task, method: Any, seed: int, e
     like = (state, history, jnp.asarray(0), jnp.asarray(0.0))
     state, history, done, spent = run.restore(name, like) or like
     done, spent = int(done), float(spent)
-    began = time.process_time()
+    began, since = None, done
     while done < task.num_updates:
         state, found = jax.block_until_ready(train(task, method, tuple(statics), state))
         history, done = history.at[done].set(jnp.stack(found)), done + 1
         if done % every == 0 or done == task.num_updates:
-            spent, began = (time.process_time() - began) / every, time.process_time()  # the last ones compile nothing
+            if began is not None:  # the first ones of a process compile: what was measured before, if any, stands
+                spent = (time.process_time() - began) / (done - since)
             run.save(name, (state, history, jnp.asarray(done), jnp.asarray(spent)))
+            began, since = time.process_time(), done
     totals = evaluate(task, statics[0], state.policy, jax.random.key(10_000 + seed), 100)
     learned, moved, coefficient = (np.asarray(column, float) for column in history.T)
-    row = {"return": float(np.mean(totals)), "seconds an update": spent, "seed": seed}
+    row = {"return": float(np.mean(totals)), "seconds an update": spent or None, "seed": seed}
     row |= {"curve": [None if np.isnan(v) else round(float(v), 2) for v in learned]}
     row |= {"kl": [float(f"{v:.3g}") for v in moved]}
     row |= {"coefficient": None if np.isnan(coefficient).all() else [float(f"{v:.3g}") for v in coefficient]}

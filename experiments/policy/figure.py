@@ -71,6 +71,12 @@ def draw_short(short: dict[str, Any], path: Path) -> None:
         marker = "o" if style == "-" else "X"
         right.plot(found["kl"]["values"], found["reward"]["values"], marker, color=color(way), markersize=5)
     right.plot(short["best"]["kl"], short["best"]["reward"], "*", color="black", markersize=13, label="best for this β")
+    near = right.inset_axes((0.5, 0.07, 0.47, 0.42), xlim=(1.5, 1.82), ylim=(1.855, 1.9))
+    for line in right.get_lines():
+        size = line.get_markersize()
+        near.plot(*line.get_data(), color=line.get_color(), marker=line.get_marker(), ls=line.get_linestyle(), ms=size)
+    near.tick_params(labelsize="x-small")
+    right.indicate_inset_zoom(near, edgecolor="0.5")
     left.set(yscale="log", xlabel="part of training", ylabel="KL(π‖best), nats")
     figure.legend(*left.get_legend_handles_labels(), fontsize="small", loc="outside lower center", ncols=3)
     right.set(xscale="log", xlim=(0.3, 30), xlabel="KL(π‖ref), nats", ylabel="E[reward], vowels of three characters")

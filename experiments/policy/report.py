@@ -37,9 +37,10 @@ def control_table(results: dict[str, Any]) -> str:
         for name, found in methods.items():
             moved = np.asarray(found["kl"])
             near, above = np.mean((moved > target / 2) & (moved < 2 * target)), np.mean(moved > 2 * target)
+            seconds = "–" if (spent := found["seconds an update"]) is None else f"{spent:.2f}"
             lines.append(
                 f"| {task} | {name} | {number(found['return'], 1)} | {np.median(moved):.4f} | {moved.max():.4f} "
-                f"| {near:.0%} | {above:.0%} | {found['seconds an update']:.2f} |"
+                f"| {near:.0%} | {above:.0%} | {seconds} |"
             )
     return "\n".join(lines)
 

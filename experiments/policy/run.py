@@ -79,9 +79,10 @@ def train_control(run: workbench.Run, settings: Settings) -> dict[str, Any]:
                     control.run_one(run, f"{task_name} {name} {seed}", task, methods[name], seed, settings.every)
                 )
                 print(task_name, name, seed, round(rows[-1]["return"], 1), flush=True)
+            timed = [row["seconds an update"] for row in rows if row["seconds an update"] is not None]
             found.setdefault(task_name, {})[name] = {
                 "return": workbench.summary([row["return"] for row in rows]),
-                "seconds an update": float(np.median([row["seconds an update"] for row in rows])),
+                "seconds an update": float(np.median(timed)) if timed else None,
                 "environment steps": task.num_updates * task.num_actors * task.num_steps,
                 **{column: [row[column] for row in rows] for column in ("curve", "kl", "coefficient")},
             }
