@@ -197,8 +197,9 @@ axes[2].legend(frameon=False, fontsize=8)
 plt.show()
 
 # %% [markdown]
-# **To take away.** Gray is two standard errors of perfect calibration. On diabetes and star98 one network covers a
-# little too little, q too much. By log-likelihood q is nowhere above maximum a posteriori; least squares is as good as
-# any of them, and five directions of correlation change nothing. Pareto k̂ said beforehand that q is not the posterior.
-# What minibatches and a pytree of parameters cost to set up is little, so it can be tried; whether it is worth it,
-# held-out rows have to say.
+# **To take away.** Gray is two standard errors of perfect calibration if all rows were different; splits share rows, so
+# it should be half as wide again, and ± over splits is somewhat too small. On diabetes one network covers a little too
+# little (on star98 that may be chance), q too much on both. By log-likelihood q is nowhere above maximum a posteriori;
+# least squares is as good as any of them, and five directions of correlation change nothing. Pareto k̂ said beforehand
+# that such a q is far from the posterior. What minibatches and a pytree of parameters cost to set up is little, so it
+# can be tried; whether it is worth it, held-out rows have to say.

@@ -23,11 +23,12 @@ COLORS = {
 def draw(results: dict[str, Any], path: Path) -> None:
     """Draw one panel a set: coverage less nominal, so that calibrated is a flat line."""
     sets = results["sets"]
-    fig, axes = plt.subplots(1, len(sets), figsize=(3.4 * len(sets), 2.9), sharey=True, squeeze=False)
+    fig, axes = plt.subplots(
+        1, len(sets), figsize=(3.4 * len(sets), 2.9), sharey=True, squeeze=False, layout="constrained"
+    )
     levels = np.arange(1, 20) / 20
     for ax, (name, one) in zip(axes[0], sets.items(), strict=True):
-        rows = one["rows"][2] * len(results["settings"]["seeds"])
-        error = 2 * np.sqrt(levels * (1 - levels) / rows)
+        error = 2 * np.sqrt(levels * (1 - levels) / one["distinct test rows"])  # splits share rows
         ax.fill_between(levels, -error, error, color="0.9", lw=0)
         for method, row in one["methods"].items():
             ax.plot(levels, np.array(row["coverage curve"]) - levels, color=COLORS[method], label=method, lw=1.4)
@@ -35,7 +36,6 @@ def draw(results: dict[str, Any], path: Path) -> None:
         ax.set(title=name, xlabel="nominal coverage")
         ax.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylabel("coverage less nominal")
-    axes[0, -1].legend(frameon=False, fontsize=7)
-    fig.tight_layout()
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside lower center", ncols=5)
     fig.savefig(path, dpi=110, pil_kwargs={"optimize": True})
     plt.close(fig)

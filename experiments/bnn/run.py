@@ -97,7 +97,7 @@ def fit_all(settings: Settings, name: str, prior_scale: float, num_seeds: int) -
 
 
 def verdict(settings: Settings, name: str) -> dict[str, Any]:
-    """Fit the first split with `vk.fit` and return what its report says of the mean-field fit."""
+    """Fit the first split with `vk.fit` and return what its report says of a mean-field fit from its default start."""
     one = load(name, seed=settings.seeds[0])
     inputs = one.parts.train["x"].shape[-1]
     _, target = setup(settings, inputs, 1.0, one.parts.train)
@@ -154,12 +154,18 @@ def collect(settings: Settings, runs: dict[str, Any], verdicts: dict[str, Any]) 
                 table[method]["seconds"] = {scale: by_scale[scale][method]["seconds"] for scale in by_scale}
         results["sets"][name] = {
             "rows": [len(part["y"]) for part in sets[0].parts],
+            "distinct test rows": distinct(settings, sum(len(part["y"]) for part in sets[0].parts)),
             "inputs": sets[0].parts.train["x"].shape[1],
             "parameters": by_scale[settings.prior_scales[0]]["parameters"],
             "unit of y": sets[0].unit,
             "methods": table,
         }
     return results
+
+
+def distinct(settings: Settings, rows: int) -> int:
+    """Count the rows that are test rows of any split."""
+    return len(set(np.concatenate([workbench.split(np.arange(rows), seed=seed).test for seed in settings.seeds])))
 
 
 def curve(found: list[dict[str, Any]]) -> list[float]:
