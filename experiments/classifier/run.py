@@ -193,6 +193,12 @@ def collect(rows: list[dict[str, Any]], settings: Settings) -> dict[str, Any]:
     }
 
 
+def distinct(settings: Settings) -> int:
+    """Count the rows that are test rows of any seed."""
+    total = sum(len(part["label"]) for part in workbench.digits())
+    return len(set(np.concatenate([workbench.split(np.arange(total), seed=seed).test for seed in settings.seeds])))
+
+
 def main() -> None:
     """Run all seeds that are not finished, then write results, tables and figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -210,13 +216,13 @@ def main() -> None:
             print(f"seed {seed}: {row['trained']['hard, cross-entropy']['accuracy']:.4f} right", flush=True)
         results = collect(rows, settings)
         if options.smoke:
-            draw(rows, Path(temporary) / "classifier.png")
+            draw(rows, distinct(settings), Path(temporary) / "classifier.png")
             tables(results)
             return
     workbench.write(HERE / "results.json", json.dumps(results, indent=1, ensure_ascii=False))
     for name, text in tables(results).items():
         workbench.update_readme(HERE / "README.md", name, text)
-    draw(rows, HERE / "classifier.png")
+    draw(rows, distinct(settings), HERE / "classifier.png")
 
 
 if __name__ == "__main__":
