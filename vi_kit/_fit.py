@@ -57,8 +57,9 @@ def fit(
 
     Without an algorithm a ladder is climbed until the result can be believed: a full-rank Gaussian (mean-field beyond
     300 coordinates) by natural gradients; climbs from dispersed starts, and a mixture where they find other modes;
-    where one mode is not Gaussian enough, a flow that starts as that Gaussian. Each rung is judged by its importance
-    weights, and what was tried, what it cost and why it went on is `posterior.report.story`.
+    where one mode is not Gaussian enough, or has mass beyond any draw of q, a flow that starts as that Gaussian. Each
+    rung is judged by its importance weights, and what was tried, what it cost and why it
+    went on is `posterior.report.story`.
 
     With an algorithm, steps run compiled, in chunks of at most half a second; between them the host updates the
     progress bar, calls the callback and looks at the budgets. Ctrl-C ends any fit and returns the best so far. A
@@ -84,7 +85,8 @@ def fit(
 
     Raises:
         TypeError: when an argument is of the wrong kind.
-        ValueError: when the log density is not a scalar, depends on nothing, or is not finite at the start.
+        ValueError: when the log density is not a scalar, depends on nothing, or is not finite at the start; when the
+            checkpoint is damaged or that of another fit.
 
     Example:
         >>> import jax, jax.numpy as jnp, vi_kit as vk

@@ -1,5 +1,7 @@
 """Do the fits reach the best members of their families? Values against bars, median of three seeds."""
 
+# ruff: noqa: E402, the folder above and the extra come before what needs them
+
 from __future__ import annotations
 
 import argparse
@@ -18,7 +20,7 @@ from report import cost_of_fit, draw, tables
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
-from workbench import machine, update_readme, write  # noqa: E402
+from workbench import machine, update_readme, write
 
 Row = dict[str, Any]
 SMOKE = Effort(seeds=(0,), share=0.05, judged=500)

@@ -5,6 +5,8 @@ minibatches, against maximum a posteriori, an ensemble of such networks and leas
 rows, error, coverage of central intervals. The prior's scale is chosen on each split's validation rows.
 """
 
+# ruff: noqa: E402, the folder above and the extra come before what needs them
+
 from __future__ import annotations
 
 import argparse
@@ -24,13 +26,13 @@ import workbench
 
 workbench.require("equinox", "sklearn", "statsmodels")
 
-import jax  # noqa: E402
-from data import SETS, load  # noqa: E402
-from figure import draw  # noqa: E402
-from fits import algorithm, ensemble, predict, setup, starts, variational  # noqa: E402
-from measure import LEVELS, linear, scores  # noqa: E402
+import jax
+from data import SETS, load
+from figure import draw
+from fits import algorithm, ensemble, predict, setup, starts, variational
+from measure import LEVELS, linear, scores
 
-import vi_kit as vk  # noqa: E402
+import vi_kit as vk
 
 HERE = Path(__file__).parent
 METHODS = ("least squares", "maximum a posteriori", "ensemble", "mean-field", "low-rank")
@@ -210,7 +212,7 @@ def main() -> None:
     settings = Settings(sets=tuple(options.data))
     if options.smoke:
         tiny = {"seeds": (0, 1), "members": 2, "prior_scales": (1.0,), "steps": 20, "posterior_draws": 20}
-        settings = dataclasses.replace(settings, sets=settings.sets[:1], **tiny)  # type: ignore[arg-type]
+        settings = dataclasses.replace(settings, sets=settings.sets[:1], **tiny)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) if options.smoke else options.folder
         run = workbench.Run(folder, settings)

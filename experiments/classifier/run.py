@@ -5,6 +5,8 @@ soft labels the losses differ by the labels' entropy, the gradients do not. Then
 smoothed, or that say how many of ten careless annotators voted for what, on held-out digits.
 """
 
+# ruff: noqa: E402, the folder above and the extra come before what needs them
+
 from __future__ import annotations
 
 import argparse
@@ -22,13 +24,13 @@ sys.path.append(str(Path(__file__).parent.parent))
 import workbench
 
 workbench.require("flax", "sklearn")
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import optax  # noqa: E402
-from figure import draw  # noqa: E402
-from flax import nnx  # noqa: E402
-from measure import scores  # noqa: E402
-from model import CLASSES, Network, cross_entropy, divergence, entropy, make_gradients, make_step, smoothed  # noqa: E402
+import jax
+import jax.numpy as jnp
+import optax
+from figure import draw
+from flax import nnx
+from measure import scores
+from model import CLASSES, Network, cross_entropy, divergence, entropy, make_gradients, make_step, smoothed
 
 HERE = Path(__file__).parent
 SMOOTHING = (0.02, 0.05, 0.1, 0.2)

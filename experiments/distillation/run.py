@@ -4,6 +4,8 @@ Digits with noise and ten classes, then text, character by character; see README
 so a run that was stopped goes on where it was.
 """
 
+# ruff: noqa: E402, the folder above and the extra come before what needs them
+
 from __future__ import annotations
 
 import argparse
@@ -17,13 +19,13 @@ from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
-import workbench  # noqa: E402
+import workbench
 
 workbench.require("equinox", "optax", "sklearn")
-import classes  # noqa: E402
-import figure  # noqa: E402
-import report  # noqa: E402
-import sequences  # noqa: E402
+import classes
+import figure
+import report
+import sequences
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,8 @@ An MLP with a Bernoulli likelihood on binarized digits, trained ten times each w
 bound of held-out images. `--data mnist.npz --network burda` does the same on a local file.
 """
 
+# ruff: noqa: E402, the folder above and the extra come before what needs them
+
 from __future__ import annotations
 
 import argparse
@@ -19,19 +21,19 @@ import workbench
 
 workbench.require("flax", "sklearn")
 
-import figure  # noqa: E402
-import images as pictures  # noqa: E402
-import jax  # noqa: E402
-import linear  # noqa: E402
-import losses  # noqa: E402
-import numpy as np  # noqa: E402
-import report  # noqa: E402
-import speed  # noqa: E402
-from judge import judge, paired  # noqa: E402
-from model import VAE, FlowPriorVAE  # noqa: E402
-from train import train  # noqa: E402
+import figure
+import images as pictures
+import jax
+import linear
+import losses
+import numpy as np
+import report
+import speed
+from judge import judge, paired
+from model import VAE, FlowPriorVAE
+from train import train
 
-from vi_kit import kl  # noqa: E402
+from vi_kit import kl
 
 HERE = Path(__file__).parent
 FREE_NATS = 0.25

@@ -23,6 +23,7 @@ _LARGEST_SD_ERROR = 0.1
 _LIGHT_TAIL = 0.5  # k̂ below which weights have a variance
 _COARSE = 1e-3  # nats; beyond it rounding is not to be taken for equality
 NUM_EXACT_DRAWS = 1_024
+_EXACT = 2**32 - 1  # no block of draws of q has this number
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def evidence_upper_bound(key: KeyArray, target: Target, family: Family, params: 
     """Return E_p[log p̃ − log q] = log Z + KL(p‖q) from exact draws of p; None where p cannot be sampled."""
     if not (target.has_sampler and target.has_density):
         return None
-    draws = exact_draws(jax.random.fold_in(key, 1), target, NUM_EXACT_DRAWS)
+    draws = exact_draws(jax.random.fold_in(key, _EXACT), target, NUM_EXACT_DRAWS)
     bound = mean_estimate(draws.log_p - log_q_at(family, params, draws.z))
     return bound if math.isfinite(float(bound.value)) else None
 
