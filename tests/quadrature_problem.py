@@ -162,3 +162,6 @@ EVERY_FAMILY["mixture"] = vk.families.Mixture(DIM)
 EVERY_FAMILY["student_t"] = vk.families.StudentT(DIM)
 EVERY_FAMILY["full_student_t"] = vk.families.StudentT(DIM, gaussian=vk.families.FullRank)
 EVERY_FAMILY["affine_flow"] = vk.families.Flow(DIM, num_layers=2, width=4)
+EVERY_FAMILY["spline_flow"] = vk.families.Flow(DIM, coupling=vk.families.SplineCoupling(), num_layers=2, width=4)
+COMPILES_LONG = {"spline_flow"}
+GRID_ERROR = {"spline_flow": 2e-3}  # of the exact values and gradients, relative: splines have kinks at their knots

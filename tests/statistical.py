@@ -34,11 +34,18 @@ def _flat(expected: Any) -> np.ndarray:
     return np.concatenate([np.asarray(leaf, np.float64).reshape(-1) for leaf in jax.tree.leaves(expected)])
 
 
-def assert_mean(samples: Any, expected: Any, *, false_alarm: float = FALSE_ALARM, effect: float | None = None) -> None:
+def assert_mean(
+    samples: Any,
+    expected: Any,
+    *,
+    false_alarm: float = FALSE_ALARM,
+    effect: float | None = None,
+    slack: float = 0.0,
+) -> None:
     """Check that draws (a pytree with a leading axis of independent draws) have this mean, entry by entry.
 
     An entry is rejected beyond `isf(false_alarm / 2m)` standard errors: 4.9 for one entry, 5.3 for ten. With
-    `effect`, a bias of that size in any entry must be visible.
+    `effect`, a bias of that size in any entry must be visible. `slack` is the error that `expected` itself may have.
     """
     rows, truth = _rows(samples), _flat(expected)
     assert rows.shape[1] == truth.size, f"{rows.shape[1]} entries are compared with {truth.size}"
@@ -47,7 +54,7 @@ def assert_mean(samples: Any, expected: Any, *, false_alarm: float = FALSE_ALARM
     # Rounding of float32 draws is no statistical error: entries that do not vary are compared up to it.
     rounding = 1e-6 * (np.abs(rows).max(axis=0) + np.abs(truth))
     error = rows.std(axis=0, ddof=1) / np.sqrt(len(rows))
-    off = ~(np.abs(mean - truth) <= threshold * error + rounding)
+    off = ~(np.abs(mean - truth) <= threshold * error + rounding + slack)
     if off.any():
         z = (mean - truth) / np.maximum(error, 1e-300)
         worst = int(np.nanargmax(np.where(off, np.abs(z), -1)))

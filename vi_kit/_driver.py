@@ -20,8 +20,14 @@ from vi_kit._posterior import History, Posterior, make_posterior
 from vi_kit._progress import Progress, ProgressBar
 from vi_kit._static import combine, partition
 from vi_kit._types import Algorithm, Estimate, Family, KeyArray, Params, Target
-from vi_kit.diagnostics._draws import BLOCK, Draws, draw
-from vi_kit.diagnostics._report import NUM_EXACT_DRAWS, evidence_upper_bound, judge, mean_estimate
+from vi_kit.diagnostics._draws import BLOCK, Draws, draw, joined
+from vi_kit.diagnostics._report import (
+    NUM_EXACT_DRAWS,
+    evidence_upper_bound,
+    judge,
+    mean_estimate,
+    wants_more_draws,
+)
 from vi_kit.objectives import ReverseKL
 
 _SINGLE_STEPS = 4
@@ -83,6 +89,9 @@ class Run:
                 self._look(elbo_key, bar)
                 self._keep(state, evaluations, now=False)
                 if self.stopped != "all steps taken":
+                    break
+                if bool(getattr(state.algorithm_state, "converged", False)):
+                    self.stopped = "the algorithm converged"
                     break
         except KeyboardInterrupt:
             self.stopped = "interrupted"
@@ -270,16 +279,21 @@ def conclude(
     **facts: Any,
 ) -> Posterior:
     """Draw from a fitted q, judge it and pack the result; `facts` are fields of the report, `look` sees the draws."""
-    num, block = budget.num_draws(), budget.block()
+    num, block, began = budget.num_draws(), budget.block(), budget.seconds()
     draws: Draws = draw(key, target, family, params, num, with_density=target.has_density, block=block)
     if target.has_density:
         budget.evaluations += budget.diagnosis_evaluations()
-    look(draws)
     bound = None
     if budget.evaluations_left() >= NUM_EXACT_DRAWS and (bound := evidence_upper_bound(key, target, family, params)):
         budget.evaluations += NUM_EXACT_DRAWS
     leaves_finite = all(bool(np.isfinite(leaf).all()) for leaf in jax.device_get(jax.tree.leaves(params)))
     report = judge(target, family, draws, bound, finite=leaves_finite and finite)
+    if wants_more_draws(report) and (more := budget.more_draws(target.dim)):
+        draws = joined(draws, draw(key, target, family, params, more, block=block, first=num // block))
+        budget.evaluations += more
+        report = judge(target, family, draws, bound, finite=leaves_finite and finite)
+    look(draws)
     report = replace(report, evaluations=budget.evaluations, device=device(), versions=versions(), **facts)
     posterior = make_posterior(target, family, params, report, history, draws.x)
+    budget.diagnosis_seconds = max(budget.diagnosis_seconds, budget.seconds() - began)
     return replace(posterior, report=replace(report, seconds=budget.seconds()))

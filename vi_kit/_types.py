@@ -178,6 +178,17 @@ def check_key(key: Any) -> None:
         raise ValueError(f"key: expected one key, got an array of {key.shape}; use jax.vmap over keys")
 
 
+def check_positive(name: str, value: Any) -> None:
+    """Raise unless a setting is None or one positive number, infinity included; a traced one is let through."""
+    if value is None or isinstance(value, jax.core.Tracer):
+        return
+    number = isinstance(value, int | float | np.number | np.ndarray | jax.Array) and not isinstance(value, bool)
+    if not number or np.shape(value) != ():
+        raise TypeError(f"{name}: expected one positive number, got {value!r}")
+    if not float(value) > 0:
+        raise ValueError(f"{name}: expected a positive number, got {float(value):g}")
+
+
 def check_count(name: str, value: Any, *, least: int = 1) -> None:
     """Refuse anything but an int of at least `least`.
 

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from quadrature_problem import (
+    COMPILES_LONG,
     EVERY_FAMILY,
+    GRID_ERROR,
     bound_of_two,
     exact_mean,
     log_density,
@@ -83,6 +85,8 @@ CELLS = [
     for objective, (form, *_) in OBJECTIVES.items()
     for estimator in valid(member, form)
     if is_offered(estimator, member)
+    # Splines have kinks, so that two draws' bounds want a finer grid than can be summed over: see below.
+    if family not in GRID_ERROR or objective == "reverse_kl"
 ]
 
 
@@ -90,6 +94,7 @@ def covering(cells):
     """Cells that show every pair of estimator and objective, each with the family seen least so far."""
     seen = dict.fromkeys(EVERY_FAMILY, 0)
     chosen = []
+    cells = [cell for cell in cells if cell[0] not in COMPILES_LONG]
     for _, group in itertools.groupby(sorted(cells, key=lambda c: c[1:]), key=lambda c: c[1:]):
         cell = min(group, key=lambda c: seen[c[0]])
         seen[cell[0]] += 1
@@ -119,17 +124,47 @@ def test_unbiased_for_its_own_objective(name, estimator, objective, x64, key):
     family = EVERY_FAMILY[name]
     made = OBJECTIVES[objective][1](family, getattr(estimators, estimator))
     exact, gradient = exact_answer(name, objective, estimator == "stratified")
-    values, gradients = draws_of(made, start(family), key)
-    assert_mean(values, exact)
-    assert_mean(gradients, gradient)
-    # It would see a bias of a tenth of the gradient's length, or the standard error is small against it.
-    length = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(gradient)))
-    expect_rejection(lambda: assert_mean(gradients, jax.tree.map(lambda leaf: leaf + 0.3 * length, gradient)))
+    num = 4 * NUM if (estimator, objective) == ("score_function", "importance_weighted") else NUM  # the noisiest
+    values, gradients = draws_of(made, start(family), key, num)
+    length = float(np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(gradient))))
+    error = GRID_ERROR.get(name, 0.0)
+    assert_mean(values, exact, slack=error * abs(float(exact)))
+    assert_mean(gradients, gradient, slack=error * length)
+    # It would see a bias of a third of the gradient's length, or the standard error is small against it.
+    wrong = jax.tree.map(lambda leaf: leaf + 0.3 * length, gradient)
+    expect_rejection(lambda: assert_mean(gradients, wrong, slack=error * length))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["importance_weighted", "renyi"])
+def test_estimators_agree_where_no_grid_is_fine_enough(objective, x64, key):
+    family = EVERY_FAMILY["spline_flow"]
+    form, make, _ = OBJECTIVES[objective]
+    names = [repr(estimator) for estimator in valid(family, form)]
+    assert len(names) > 1
+    found = [
+        draws_of(make(family, getattr(estimators, name)), start(family), key)[1]
+        for name, key in zip(names, jax.random.split(key, len(names)), strict=True)
+    ]
+    size = max(float(np.abs(np.mean(leaf, axis=0)).max(initial=0)) for leaf in jax.tree.leaves(found[0]))
+    for other in found[1:]:
+        assert_agree(found[0], other, 0.0)
+        expect_rejection(functools.partial(assert_agree, found[0], other, size))
+
+
+def assert_agree(one, other, by):
+    difference = jax.tree.map(lambda a, b: a - b, one, other)
+    assert_mean(difference, jax.tree.map(lambda leaf: np.full(leaf.shape[1:], by), difference))
+
+
+def test_a_score_that_jumps_is_refused():
+    with pytest.raises(ValueError, match=r"family: expected one whose score is continuous, got Flow\(.*AffineCoupling"):
+        objectives.Fisher(EVERY_FAMILY["spline_flow"])
 
 
 def test_the_default_suite_shows_every_pair_and_family():
     assert {cell[1:] for cell in DEFAULT} == {cell[1:] for cell in CELLS}
-    assert {cell[0] for cell in DEFAULT} == set(EVERY_FAMILY)
+    assert {cell[0] for cell in DEFAULT} == set(EVERY_FAMILY) - COMPILES_LONG
     assert len(DEFAULT) < len(CELLS)
 
 
@@ -138,7 +173,7 @@ REFUSED = [
     for (family, member), estimator, (objective, (form, *_)) in itertools.product(
         EVERY_FAMILY.items(), estimators.valid(EVERY_FAMILY["mean_field"], Form.LOG_RATIO), OBJECTIVES.items()
     )
-    if estimator not in valid(member, form)
+    if estimator not in valid(member, form) and (family, objective) != ("spline_flow", "fisher")
 ]
 
 

@@ -83,6 +83,7 @@ class SplineCoupling:
     num_bins: int = 8
     bound: float = 5.0
     steep_inverse: ClassVar[bool] = True
+    continuous_score: ClassVar[bool] = False  # slopes of log q jump at knots
 
     def __post_init__(self) -> None:
         """Check the pieces and the bound."""

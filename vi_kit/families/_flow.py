@@ -97,6 +97,11 @@ class Flow:
         return bool(getattr(self.coupling, "steep_inverse", False))
 
     @property
+    def continuous_score(self) -> bool:
+        """Whether the gradient of log q is continuous: that of splines jumps at their knots."""
+        return bool(getattr(self.coupling, "continuous_score", True))
+
+    @property
     def _affine(self) -> FullRank | MeanField:
         return FullRank(self.dim) if self.dim <= _DENSE else MeanField(self.dim)
 

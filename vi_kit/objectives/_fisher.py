@@ -30,8 +30,12 @@ class Fisher:
         estimator: `pathwise`, `stratified` or `score_function`; None takes the best one that is valid for the family.
         num_samples: draws a call.
 
-    The gradient is unbiased. A call costs `num_samples` gradients of the target, and with `pathwise` or `stratified`
-    their derivatives, about as much again.
+    The gradient is unbiased; for families whose score jumps, as that of splines at their knots, no estimator would see
+    how the jumps move, so they are refused. A call costs `num_samples` gradients of the target, and with `pathwise`
+    or `stratified` their derivatives, about as much again.
+
+    Raises:
+        ValueError: for a family whose score is not continuous.
 
     Source: Hyvärinen, "Estimation of Non-Normalized Statistical Models by Score Matching", 2005,
     https://jmlr.org/papers/v6/hyvarinen05a.html
@@ -54,6 +58,11 @@ class Fisher:
         """Check the number of draws and the kinds of the arguments."""
         check_count("num_samples", self.num_samples)
         check_family(self.family)
+        if not getattr(self.family, "continuous_score", True):
+            raise ValueError(
+                f"family: expected one whose score is continuous, got {self.family!r}, whose gradient here would be "
+                "biased; use vk.families.AffineCoupling()"
+            )
         check_estimator(self.estimator)
 
     def evaluations(self, target: Target) -> int:
