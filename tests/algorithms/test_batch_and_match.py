@@ -108,7 +108,9 @@ def test_a_resumed_run_is_the_run_and_another_strength_compiles_nothing(key, com
 
 
 def test_refusals():
-    with pytest.raises(TypeError, match=r"family: expected vk\.families\.FullRank"):
+    with pytest.raises(TypeError, match=r"family: expected vk\.families\.FullRank or vk\.families\.LowRank"):
         vk.algorithms.BatchAndMatch(vk.families.MeanField(2))
     with pytest.raises(ValueError, match="batch_size: expected at least 2, got 1"):
         vk.algorithms.BatchAndMatch(vk.families.FullRank(2), 1)
+    with pytest.raises(ValueError, match="batch_size: expected at least 2, got 1"):
+        vk.algorithms.BatchAndMatch(vk.families.LowRank(2, 1), 1)

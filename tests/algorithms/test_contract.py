@@ -14,9 +14,12 @@ FULL, MEAN = vk.families.FullRank(3), vk.families.MeanField(3)
 # One row admits an algorithm of its own step (gradient descent has the whole of tests/test_optimize.py).
 ROWS = {
     "batch_and_match": vk.algorithms.BatchAndMatch(FULL),
+    "batch_and_match-low_rank": vk.algorithms.BatchAndMatch(vk.families.LowRank(3, 2)),
     "fixed_draws-full_rank": vk.algorithms.FixedDraws(FULL),
     "fixed_draws-mean_field": vk.algorithms.FixedDraws(MEAN),
     "gaussian_score_matching": vk.algorithms.GaussianScoreMatching(FULL),
+    "growing_draws-full_rank": vk.algorithms.GrowingDraws(FULL),
+    "growing_draws-mean_field": vk.algorithms.GrowingDraws(MEAN),
     "iterate_averaging": vk.algorithms.IterateAveraging(
         vk.algorithms.GradientDescent(vk.objectives.ReverseKL(FULL), optax.adam, 0.05)
     ),
@@ -28,10 +31,17 @@ ROWS = {
     "moment_matching-mean_field": vk.algorithms.MomentMatching(
         vk.objectives.ForwardKL(MEAN, vk.objectives.self_normalized, 64)
     ),
+    "multi_path_pathfinder": vk.algorithms.MultiPathPathfinder(
+        vk.families.Mixture(3, 2, component=vk.families.FullRank)
+    ),
     "natural_gradient-full_rank": vk.algorithms.NaturalGradient(FULL),
     "natural_gradient-mean_field": vk.algorithms.NaturalGradient(MEAN),
+    "natural_gradient-mixture": vk.algorithms.NaturalGradient(vk.families.Mixture(3, 2)),
     "pathfinder": vk.algorithms.Pathfinder(FULL),
     "score_climbing": vk.algorithms.ScoreClimbing(FULL, optax.adam, 0.05),
+    "score_climbing-hamiltonian": vk.algorithms.ScoreClimbing(
+        FULL, optax.adam, 0.05, num_samples=4, kernel=vk.algorithms.HamiltonianMonteCarlo(num_integration_steps=2)
+    ),
 }
 
 
@@ -86,3 +96,21 @@ def test_double_precision_stays_double(name, x64, key):
     dtypes = {leaf.dtype for leaf in jax.tree.leaves((after, info.loss, info.gradient_norm))}
     assert not any(dtype == np.float32 for dtype in dtypes)
     assert algorithm.evaluations(target) >= 1
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan"), np.ones(2), True, "1"])
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("regularization", lambda x: vk.algorithms.BatchAndMatch(FULL, regularization=x)),
+        ("decay", lambda x: vk.algorithms.NaturalGradient(FULL, decay=x)),
+        ("tolerance", lambda x: vk.algorithms.FixedDraws(FULL, tolerance=x)),
+        ("tolerance", lambda x: vk.algorithms.GrowingDraws(FULL, tolerance=x)),
+        ("step_size", lambda x: vk.algorithms.HamiltonianMonteCarlo(step_size=x)),
+    ],
+)
+def test_settings_that_are_not_positive_are_refused(name, make, wrong):
+    with pytest.raises((TypeError, ValueError), match=f"{name}: expected (one|a) positive number, got"):
+        make(wrong)
+    make(np.float32(2.0))
+    make(float("inf"))

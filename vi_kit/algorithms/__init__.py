@@ -8,6 +8,9 @@ from vi_kit.algorithms._gaussian_score_matching import GaussianScoreMatching as 
 from vi_kit.algorithms._gaussian_score_matching import GaussianScoreMatchingState as GaussianScoreMatchingState
 from vi_kit.algorithms._gradient_descent import GradientDescent as GradientDescent
 from vi_kit.algorithms._gradient_descent import GradientDescentState as GradientDescentState
+from vi_kit.algorithms._growing_draws import GrowingDraws as GrowingDraws
+from vi_kit.algorithms._growing_draws import GrowingDrawsState as GrowingDrawsState
+from vi_kit.algorithms._hamiltonian import HamiltonianMonteCarlo as HamiltonianMonteCarlo
 from vi_kit.algorithms._iterate_averaging import IterateAveraging as IterateAveraging
 from vi_kit.algorithms._iterate_averaging import IterateAveragingState as IterateAveragingState
 from vi_kit.algorithms._laplace import Laplace as Laplace
@@ -15,6 +18,8 @@ from vi_kit.algorithms._laplace import LaplaceState as LaplaceState
 from vi_kit.algorithms._linear_response import linear_response_covariance as linear_response_covariance
 from vi_kit.algorithms._moment_matching import MomentMatching as MomentMatching
 from vi_kit.algorithms._moment_matching import MomentMatchingState as MomentMatchingState
+from vi_kit.algorithms._multi_path_pathfinder import MultiPathPathfinder as MultiPathPathfinder
+from vi_kit.algorithms._multi_path_pathfinder import MultiPathPathfinderState as MultiPathPathfinderState
 from vi_kit.algorithms._natural_gradient import NaturalGradient as NaturalGradient
 from vi_kit.algorithms._natural_gradient import NaturalGradientState as NaturalGradientState
 from vi_kit.algorithms._pathfinder import Pathfinder as Pathfinder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +10,18 @@ from jaxtyping import Array, Int
 
 from vi_kit import _distributions as distributions
 from vi_kit._static import configuration, leaf
-from vi_kit._types import KeyArray, StepInfo, Target, check_count
-from vi_kit.families import FullRank, FullRankParams
+from vi_kit._types import KeyArray, StepInfo, Target, check_count, check_positive
+from vi_kit.algorithms._batch_and_match_low_rank import patch, reduce
+from vi_kit.algorithms._gaussian import matmul
+from vi_kit.families import FullRank, FullRankParams, LowRank, LowRankParams
+
+_MOST_REACH = 10  # of batches of few draws; 10 to 100 were as good at dim 100 to 1,000, 10 the best at 10,000
 
 
 class BatchAndMatchState(NamedTuple):
     """What batch and match remembers; the regularization is here, so another one compiles nothing."""
 
-    params: FullRankParams
+    params: FullRankParams | LowRankParams
     regularization: Array
     step: Int[Array, ""]
 
@@ -33,20 +37,31 @@ class BatchAndMatch:
     The covariance is carried by a factor, so it stays positive definite. On a Gaussian target the scores have no noise
     and q converges to it; elsewhere λ_t falls as 1/t, and q to where the scores match on average.
 
-    Args:
-        family: `vk.families.FullRank`.
-        batch_size: draws a step, at least 2.
-        regularization: λ₀ in λ_t = λ₀ / (t + 1); None: batch_size · dim.
+    A low-rank family takes the same step in the rank + 2 · batch_size directions that it happens in, and is then
+    "patched": ten steps of expectation maximization towards the member of least KL(q'‖member), from the best one with
+    scales in proportion to the last. Nothing of dim × dim is formed. It takes the more steps the more dimensions there
+    are for a draw: KL 1e-3 on a target of the family's rank after 10 batches of 8 at dim 10, 60 of 16 at dim 100 and
+    200 of 16 at dim 300.
 
-    A step costs `batch_size` evaluations, and O(dim³). One whose result is not finite leaves the parameters as they
-    were. Minimizes no KL: of two misfits, narrow and wide, it takes the one whose scores differ less.
+    Args:
+        family: `vk.families.FullRank` or `vk.families.LowRank`.
+        batch_size: draws a step, at least 2.
+        regularization: λ₀ in λ_t = λ₀ / (t + 1); None: batch_size · dim, with a low-rank family at most
+            batch_size · 10 (batches of far fewer draws than dimensions extrapolate: at dim 1,000 the first took KL from
+            5e4 to 1e8 with batch_size · dim).
+
+    A step costs `batch_size` evaluations and O(dim³), with a low-rank family O(dim (rank + 2 batch_size)²) and memory
+    linear in dim. One whose result is not finite leaves the parameters as they were. Minimizes no KL: of two misfits,
+    narrow and wide, it takes the one whose scores differ less.
 
     Raises:
         TypeError: for another family.
         ValueError: for fewer than 2 draws.
 
     Source: Cai, Modi, Pillaud-Vivien, Margossian, Gower, Blei and Saul, "Batch and Match: Black-Box Variational
-    Inference with a Score-Based Divergence", 2024, https://arxiv.org/abs/2402.14758
+    Inference with a Score-Based Divergence", 2024, https://arxiv.org/abs/2402.14758; for low rank Modi, Cai and Saul,
+    "Batch, match, and patch: low-rank approximations for score-based variational inference", 2025,
+    https://arxiv.org/abs/2410.22292
 
     Example:
         >>> import jax, jax.numpy as jnp, vi_kit as vk
@@ -58,14 +73,15 @@ class BatchAndMatch:
         [1.0, 2.0]
     """
 
-    family: FullRank
+    family: FullRank | LowRank
     batch_size: int = 8
     regularization: float | Array | None = leaf(default=None)
 
     def __post_init__(self) -> None:
         """Check the family and the batch."""
-        if not isinstance(self.family, FullRank):
-            raise TypeError(f"family: expected vk.families.FullRank, got {self.family!r}")
+        if not isinstance(self.family, FullRank | LowRank):
+            raise TypeError(f"family: expected vk.families.FullRank or vk.families.LowRank, got {self.family!r}")
+        check_positive("regularization", self.regularization)
         check_count("batch_size", self.batch_size, least=2)
 
     def evaluations(self, target: Target) -> int:
@@ -73,28 +89,42 @@ class BatchAndMatch:
         del target
         return self.batch_size
 
-    def init(self, params: FullRankParams, target: Target, key: KeyArray) -> BatchAndMatchState:
+    def init(self, params: FullRankParams | LowRankParams, target: Target, key: KeyArray) -> BatchAndMatchState:
         """Return the first state."""
         del target, key
-        value = self.batch_size * self.family.dim if self.regularization is None else self.regularization
+        reach = self.family.dim if isinstance(self.family, FullRank) else min(self.family.dim, _MOST_REACH)
+        value = self.batch_size * reach if self.regularization is None else self.regularization
         return BatchAndMatchState(params, jnp.asarray(value, params.mean.dtype), jnp.zeros((), jnp.int32))
 
     def step(self, state: BatchAndMatchState, target: Target, key: KeyArray) -> tuple[BatchAndMatchState, StepInfo]:
         """Take one step."""
-        q = self.family.dist(state.params)
+        family: Any = self.family
+        q = family.dist(state.params)
         keys = jax.random.split(key, self.batch_size)
         z, log_q = jax.vmap(lambda k: distributions.sample_and_log_prob(q, k))(keys)
         log_p, scores = jax.vmap(jax.value_and_grad(target.log_density))(z)
         strength = state.regularization / (state.step + 1).astype(state.regularization.dtype)
-        mean, factor = _matched(q.loc, q.scale_tri, z, scores, strength)
-        params = self.family.init(key, mean=mean, scale=factor)
+        params: FullRankParams | LowRankParams
+        if isinstance(self.family, FullRank):
+            mean, factor = _matched(q.loc, q.scale_tri, z, scores, strength)
+            params = family.init(key, mean=mean, scale=factor)
+        else:
+            batch = reduce(q, z, scores)
+            shift, factor = _matched(jnp.zeros_like(batch.y[0]), batch.lower, batch.y, batch.scores, strength)
+            diagonal, loadings = patch(batch.basis, factor, self.family.rank)
+            deviations = jnp.sqrt(diagonal)  # in units of the scales of q
+            params = LowRankParams(
+                coupling=loadings / deviations[:, None],
+                log_scale=jnp.log(q.scale_diag * deviations),
+                mean=q.loc + q.scale_diag * matmul(batch.basis, shift),
+            )
         loss, norm = jnp.mean(log_q - log_p), jnp.linalg.norm(jnp.mean(scores, axis=0))
         leaves = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(params)]
         finite = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.all(jnp.stack(leaves))
         params = jax.tree.map(lambda new, old: jnp.where(finite, new, old), params, state.params)
         return BatchAndMatchState(params, state.regularization, state.step + 1), StepInfo(loss, norm, finite)
 
-    def params(self, state: BatchAndMatchState) -> FullRankParams:
+    def params(self, state: BatchAndMatchState) -> FullRankParams | LowRankParams:
         """Read the parameters off a state."""
         return state.params
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from vi_kit._static import configuration, leaf
-from vi_kit._types import Event, KeyArray, Params, Scalar, StepInfo, Target, check_count
+from vi_kit._types import Event, KeyArray, Params, Scalar, StepInfo, Target, check_count, check_positive
 from vi_kit.algorithms._gaussian import (
     Scale,
     all_finite,
@@ -58,8 +58,8 @@ class FixedDraws:
     Draws come in mirrored pairs whose second moments are those of a standard normal (for mean-field with fewer than
     dim pairs, coordinate by coordinate), so on Gaussian targets nothing is lost by drawing once. Elsewhere the minimum
     is that of these draws: its loss is lower than that of fresh ones, by more the more parameters there are for a draw,
-    and a full-rank q that fits too few of them can be far off. Judge a fit by fresh draws, as `vk.fit` does, and double
-    `num_samples` from where the last fit ended until that does not help.
+    and a full-rank q that fits too few of them can be far off. Judge a fit by fresh draws, as `vk.fit` does;
+    `vk.algorithms.GrowingDraws` doubles them until that does not help.
 
     Args:
         family: `vk.families.FullRank` or `vk.families.MeanField`.
@@ -93,6 +93,7 @@ class FixedDraws:
 
     def __post_init__(self) -> None:
         """Check the family and the number of draws."""
+        check_positive("tolerance", self.tolerance)
         check_gaussian(self.family)
         if self.num_samples is not None:
             check_count("num_samples", self.num_samples, least=2 * self.family.dim if self._full_rank else 2)
@@ -103,12 +104,17 @@ class FixedDraws:
     def _full_rank(self) -> bool:
         return isinstance(self.family, FullRank)
 
-    def evaluations(self, target: Target) -> int:
-        """Target evaluations a step costs."""
-        del target
+    @property
+    def num_draws(self) -> int:
+        """Draws, also where none were asked for."""
         if self.num_samples is not None:
             return self.num_samples
         return max(_LEAST_DRAWS, 4 * self.family.dim) if self._full_rank else _LEAST_DRAWS
+
+    def evaluations(self, target: Target) -> int:
+        """Target evaluations a step costs."""
+        del target
+        return self.num_draws
 
     def init(self, params: Params, target: Target, key: KeyArray) -> FixedDrawsState:
         """Choose the draws and return the first state."""
@@ -160,9 +166,17 @@ def moment_matched_noise(key: KeyArray, pairs: int, dim: int, dtype: jnp.dtype) 
 
 def loss_of_draws(target: Target, mean: Event, scale: Scale, noise: Float[Array, "pairs dim"]) -> Scalar:
     """Return the negative ELBO of these draws and their mirror images, in nats."""
+    return jnp.mean(losses_of_draws(target, mean, scale, noise))
+
+
+def losses_of_draws(
+    target: Target, mean: Event, scale: Scale, noise: Float[Array, "pairs dim"]
+) -> Float[Array, " pairs"]:
+    """Return the same pair by pair, of which the negative ELBO is the mean."""
     steps = spread(scale, noise)
     values = jax.vmap(target.log_density)(jnp.concatenate([mean[None] + steps, mean[None] - steps]))
-    return -jnp.mean(values) - log_determinant(scale) - 0.5 * mean.shape[0] * (1 + math.log(2 * math.pi))
+    entropy = log_determinant(scale) + 0.5 * mean.shape[0] * (1 + math.log(2 * math.pi))
+    return -jnp.mean(values.reshape(2, -1), axis=0) - entropy
 
 
 def moved(mean: Event, scale: Scale, shift: Float[Array, " n"]) -> tuple[Event, Scale]:

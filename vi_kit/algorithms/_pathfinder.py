@@ -41,8 +41,8 @@ class Pathfinder:
 
     H is the inverse Hessian that L-BFGS has learned from its last `memory_size` moves, a multiple of the identity in
     all other directions (the paper's is diagonal there), so q is right on a Gaussian target after about dim moves,
-    and for more than memory_size directions of unlike width it stays rough. Many paths are `jax.vmap` over keys and
-    starts; resample their draws by weight.
+    and for more than memory_size directions of unlike width it stays rough. Several paths, from dispersed starts, are
+    `vk.algorithms.MultiPathPathfinder`.
 
     Args:
         family: `vk.families.FullRank`.
