@@ -134,11 +134,30 @@ def test_load_refuses_what_is_not_a_fit(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no file"):
         vk.load(tmp_path / "nothing.npz")
     (tmp_path / "text.npz").write_text("not a zip")
-    with pytest.raises(ValueError, match="is not a fit saved by"):
-        vk.load(tmp_path / "text.npz")
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
-    with pytest.raises(ValueError, match="is not a fit saved by"):
-        vk.load(tmp_path / "other.npz")
+    np.savez(tmp_path / "number.npz", meta=np.asarray("3"))
+    (tmp_path / "empty.npz").touch()
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "other.npz").read_bytes()[:-20])
+    for name in ("text", "other", "number", "empty", "cut"):
+        with pytest.raises(ValueError, match="is damaged or not a fit saved by"):
+            vk.load(tmp_path / f"{name}.npz")
+
+
+def test_load_says_one_sentence_of_any_damage(posterior, tmp_path):
+    whole = posterior.save(tmp_path / "fit.npz").read_bytes()
+    generator = np.random.default_rng(0)
+    sentences = []
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for place in generator.integers(len(whole), size=8):
+            damaged[place] ^= int(generator.integers(1, 256))
+        (tmp_path / "damaged.npz").write_bytes(damaged)
+        try:
+            vk.load(tmp_path / "damaged.npz")  # bytes that do not matter may have been hit
+        except ValueError as error:
+            sentences.append(str(error))
+    assert len(sentences) > 30
+    assert all(sentence.startswith("path: ") for sentence in sentences)
 
 
 def test_load_checks_the_target(posterior, tmp_path):

@@ -10,6 +10,9 @@ from vi_kit.diagnostics._draws import BLOCK
 
 _LEAST_DRAWS = 25
 _NUM_DRAWS = 4_096
+_MORE = 3  # times as many again, where the first draws leave the verdict open
+_MORE_SHARE = 0.1  # of the seconds left, that these may take
+_MOST_VALUES = 2**24  # numbers that they may be
 _LONG = 0.1  # seconds of an evaluation, from which on they are worth saying
 _DRAW_SHARE = 0.2  # of the seconds, that the draws of the diagnosis may take
 
@@ -28,6 +31,7 @@ class Budget:
         max_evaluations: target evaluations it may take, None for any number.
         evaluations: those taken so far.
         evaluation_seconds: what one takes, 0 where that is not known.
+        diagnosis_seconds: what the longest diagnosis so far took, compilation included; one more is kept back.
     """
 
     began: float
@@ -35,6 +39,7 @@ class Budget:
     max_evaluations: int | None = None
     evaluations: int = 0
     evaluation_seconds: float = 0.0
+    diagnosis_seconds: float = 0.0
     _block: int = 0
 
     def seconds(self) -> float:
@@ -43,8 +48,8 @@ class Budget:
 
     def seconds_left(self) -> float:
         """Return the wall time left, less what the diagnosis needs (at most half of it all)."""
-        reserve = min(self.diagnosis_evaluations() * self.evaluation_seconds, 0.5 * self.max_seconds)
-        return self.max_seconds - reserve - self.seconds()
+        diagnosis = max(self.diagnosis_evaluations() * self.evaluation_seconds, self.diagnosis_seconds)
+        return self.max_seconds - min(diagnosis, 0.5 * self.max_seconds) - self.seconds()
 
     def evaluations_left(self) -> float:
         """Return the evaluations left, less those of the diagnosis."""
@@ -67,6 +72,12 @@ class Budget:
         if self.max_evaluations is not None:
             affordable = min(affordable, self.max_evaluations / 4)
         return int(max(_LEAST_DRAWS, min(_NUM_DRAWS, affordable)))
+
+    def more_draws(self, dim: int) -> int:
+        """Return how many further draws the diagnosis may take where the first leave it open: all of them or none."""
+        num = _MORE * _NUM_DRAWS
+        dear = num * self.evaluation_seconds > _MORE_SHARE * self.seconds_left() or num > self.evaluations_left()
+        return 0 if dear or num * dim > _MOST_VALUES or self.num_draws() < _NUM_DRAWS else num
 
     def block(self) -> int:
         """Return how many draws to evaluate at once: fewer where one evaluation takes long."""

@@ -9,7 +9,6 @@ import os
 import re
 import time
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
@@ -19,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vi_kit._archive import DamagedError, read_archive
 from vi_kit._optimize import begin, step
 from vi_kit._static import combine, partition
 from vi_kit._types import KeyArray, Target
@@ -27,7 +27,6 @@ _LEAST_SECONDS = 5.0  # between two writes
 _SHARE = 0.02  # of the time, for writing
 _PROBES = 2
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
-_DAMAGES = (ValueError, KeyError, OSError, EOFError, TypeError, AttributeError, zipfile.BadZipFile)
 
 
 class Checkpoint:
@@ -56,14 +55,12 @@ class Checkpoint:
 
     def _read(self) -> None:
         try:
-            with self.file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-                found = json.loads(str(stored["facts"]))
-                arrays = {name: stored[name] for name in stored.files if name != "facts"}
-            differ = [name for name, fact in self.facts.items() if found.get(name) != fact]
-        except _DAMAGES as error:
+            found, arrays = read_archive(self.file, "facts")
+        except DamagedError as error:
             raise ValueError(
                 f"checkpoint: {self.file} is damaged or was not written by vk.fit; name another file"
             ) from error
+        differ = [name for name, fact in self.facts.items() if found.get(name) != fact]
         if differ:
             raise ValueError(
                 f"checkpoint: {self.file} belongs to another fit, with another {' and '.join(differ)}; name another "

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,18 +18,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from vi_kit import families
-from vi_kit._agreement import lacking, mass_of, separate, together
 from vi_kit._budget import Budget, OutOfBudgetError
 from vi_kit._checkpoint import Checkpoint
 from vi_kit._driver import Callback, Run, conclude
 from vi_kit._evaluator import Evaluator
+from vi_kit._findings import Findings
 from vi_kit._gaussian_fit import GaussianFit, fit_gaussian
 from vi_kit._members import gaussian_member, mixture_member, short_name, start_from
 from vi_kit._mixture_fit import fit_mixture
 from vi_kit._nonfinite import explain_start, named
 from vi_kit._posterior import History, Posterior
 from vi_kit._progress import Progress, ProgressBar
-from vi_kit._restarts import MOST_SCREENED, NEAREST, Mass, explore
+from vi_kit._restarts import MOST_SCREENED, explore
 from vi_kit._training import Training, steps_within
 from vi_kit._types import Family, KeyArray, Params, Target
 from vi_kit.diagnostics._draws import Draws
@@ -40,7 +41,6 @@ _OTHER_STARTS = 8
 _WIDENING = 1.3  # growth of a standard deviation in a last step, from which there may be no end to it
 _LARGEST_FLOW = 64
 _RANK = 10
-_MOST_MISSING = 0.05  # of the mass, farther out than draws of q
 _SCREENED_SHARE = 0.03  # of the budget, for points looked at before the first climbs
 _BETWEEN_CALLS = 0.5  # seconds, of the callback while other modes are looked for
 _TRAINING_COMPILES = 10.0  # seconds that a training is taken to compile for, until one has been seen
@@ -76,12 +76,8 @@ class Ladder:
         self.story: list[str] = []
         self.posteriors: list[Posterior] = []
         self.gaussian: GaussianFit | None = None
-        self.doubt = "the fit ended before other starts could be tried, and nobody looked for another mode"
-        self.agreement, self.improper = "", ""
-        self.near: Mass | None = None
-        self.whole: Mass | None = None
-        self.spreads: tuple[np.ndarray, ...] = ()
-        self.places, self.heights = np.zeros((1, target.dim)), np.zeros(1)
+        self.findings = Findings(target)
+        self.improper = ""
         self.training_compiles = _TRAINING_COMPILES
         self.steps = 0
         self.shown = 0.0  # seconds at which the callback was last called
@@ -165,15 +161,8 @@ class Ladder:
         assert self.gaussian is not None, "a Gaussian was fitted"
         family, params = gaussian_member(self.gaussian)
         how = f"{self.gaussian.steps} steps of natural gradients"
-        self._conclude(family, params, how, _history(self.gaussian.losses), self.gaussian.steps, self._weigh_near)
-
-    def _weigh_near(self, draws: Draws) -> None:
-        """Keep what draws of the Gaussian say of the mass within the distance from which on others looked."""
-        assert self.gaussian is not None, "a Gaussian was fitted"
-        assert draws.log_p is not None, "the target has a density"
-        lengths = np.linalg.norm(self.gaussian.whiten(np.asarray(draws.z, np.float64)), axis=1)
-        near = lengths < NEAREST * math.sqrt(self.target.dim)
-        self.near = mass_of(np.asarray(draws.log_p, np.float64) - np.asarray(draws.log_q, np.float64), near)
+        look = partial(self.findings.weigh_near, self.gaussian)
+        self._conclude(family, params, how, _history(self.gaussian.losses), self.gaussian.steps, look)
 
     def _other_rungs(self) -> None:
         assert self.gaussian is not None, "a Gaussian was fitted"
@@ -189,17 +178,9 @@ class Ladder:
         found = explore(
             self._look, self.gaussian, self.generator, doubted=not believed, num_screened=self._num_screened()
         )
-        several = len(found.fits) > 1
-        where = f"in {len(found.fits)} places" if several else "in the same place"
-        self.agreement = f"{found.num_starts} dispersed starts ended {where}"
-        self.story.append(self.agreement)
-        self.places = np.stack([fit.mean for fit in found.fits])
-        self.spreads = tuple(fit.scale for fit in found.fits)
-        self.heights, _ = self.evaluate(self.places)
-        if found.beyond is not None and self.near is not None and not several:
-            self.whole = together(self.near, found.beyond)
-        self.doubt = "" if found.complete else f"{self.agreement}, the last of them in new ones: there may be more"
-        if several:
+        self.findings.add(found, self.evaluate)
+        self.story.append(self.findings.agreement)
+        if len(found.fits) > 1:
             self._mixture_rung(found.fits)
         if not self._is_done() and found.complete:
             self._richer_rungs()
@@ -222,12 +203,14 @@ class Ladder:
 
     def _richer_rungs(self) -> None:
         dim = self.target.dim
+        if any(not math.isfinite(row.mean) for row in self.posteriors[-1].report.coordinates.values()):
+            return  # a derived quantity that no family makes finite
         if dim > LARGEST_FULL_RANK:
             self._train(families.LowRank(dim, _RANK), None, _LOW_RANK)
         if dim > _LARGEST_FLOW:
             return
         flow, heavy = families.Flow(dim), families.Flow(dim, base=families.StudentT)
-        if self.posteriors[-1].report.reliable:  # but for mass that lies farther out
+        if dim == 1 or self.posteriors[-1].report.reliable:  # one coordinate couples to none; mass lies farther out
             self._train(heavy, None, _FIRST)
             return
         params = self._train(flow, None, _FIRST)
@@ -243,8 +226,7 @@ class Ladder:
                 return
 
     def _is_done(self) -> bool:
-        last = self.posteriors[-1]
-        return self.asked_to_stop or (last.report.reliable and not self._misses(last))
+        return self.asked_to_stop or self.findings.believes(self.posteriors[-1])
 
     def _start(self, family: Any) -> Params:
         """Return the member that equals the Gaussian of the first rung."""
@@ -313,52 +295,15 @@ class Ladder:
             f"k̂ {report.khat:.2f} ({self.budget.evaluations:,} evaluations, {self.budget.seconds():.1f} s)"
         )
 
-    def _lack(self, posterior: Posterior) -> str:
-        """Say of what place, where a start ended, q has too little: there p̃/q is far above its mean, Z."""
-        if len(self.places) == 1:
-            return ""
-        log_normalizer = posterior.report.log_normalizer
-        assert log_normalizer is not None, "the target has a density"
-        value = float(log_normalizer.value)
-        missing = lacking(posterior.family, posterior.params, self.places, self.heights, value)
-        return f"{self.agreement}, of which q lacks {missing}" if missing else ""
-
-    def _misses(self, posterior: Posterior) -> str:
-        """Say how much of the mass this fit's own weights do not know of, where points farther out show it."""
-        found = posterior.report.log_normalizer
-        if self.whole is None or found is None:
-            return ""
-        missing = 1 - math.exp(min(float(found.value) - self.whole.log_mass, 0.0))
-        noise = 2 * math.hypot(self.whole.error, float(found.standard_error))
-        if not missing > max(_MOST_MISSING, noise):
-            return ""
-        return f"points farther out than draws of q hold about {missing:.0%} of the mass, so its tails are too light"
-
     def _best(self) -> Posterior:
-        """Return the rung that can be believed, or the one of highest ELBO, with the whole story."""
-
-        def worth(posterior: Posterior) -> tuple[bool, float]:
-            elbo = posterior.report.elbo
-            value = float(elbo.value) if elbo is not None else float("nan")
-            return posterior.report.reliable and not self._misses(posterior), value if np.isfinite(value) else -np.inf
-
-        best = max(self.posteriors, key=worth)
-        report, reliable, reason = best.report, best.report.reliable, best.report.reason
-        doubt = self.doubt or ((self._lack(best) or self._misses(best)) if reliable else "")
-        if self.improper:
-            reliable, reason = False, f"Do not believe it: {self.improper}."
-        elif reliable and doubt:
-            reliable, reason = False, f"Do not believe it: {doubt}."
-        elif reliable:
-            reason = f"{reason} {self.agreement[:1].upper()}{self.agreement[1:]}."
-            self.stopped = "it can be believed"
+        """Return the best rung with the whole story."""
+        best = self.findings.best(self.posteriors, self.improper)
         if self.asked_to_stop:
             self.stopped = "the callback asked for it"
+        elif best.report.reliable:
+            self.stopped = "it can be believed"
         report = replace(
-            report,
-            warnings=(*report.warnings, *separate(self.target, self.places, self.spreads)),
-            reliable=reliable,
-            reason=reason,
+            best.report,
             stopped=self.stopped,
             story=tuple(self.story),
             evaluations=self.budget.evaluations,

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from vi_kit import _distributions as distributions
+from vi_kit._archive import DamagedError, read_archive
 from vi_kit._family_record import describe, restore
 from vi_kit._types import Estimate, Family, KeyArray, Params, Scalar, Target, check_key
 from vi_kit._weights import khat_threshold, pareto_smooth
@@ -209,6 +210,7 @@ def _log_prob(target: Target, params: Params, x: PyTree, family: Family) -> Scal
     return jnp.where(inside, log_density, -jnp.inf)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of quantities that are not finite, which the report names
 def make_posterior(
     target: Target | None, family: Family, params: Params, report: Report, history: History, draws: PyTree
 ) -> Posterior:
@@ -247,11 +249,9 @@ def load(path: str | PathLike[str], target: Target | None = None) -> Posterior:
     if not file.exists():
         raise FileNotFoundError(f"path: there is no file {path}")
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            meta = json.loads(str(stored["meta"]))
-            arrays = {name: stored[name] for name in stored.files if name != "meta"}
-    except (ValueError, KeyError, OSError) as error:
-        raise ValueError(f"path: {file} is not a fit saved by Posterior.save") from error
+        meta, arrays = read_archive(file, "meta")
+    except DamagedError as error:
+        raise ValueError(f"path: {file} is damaged or not a fit saved by Posterior.save") from error
     try:
         family = restore(meta["family"])
     except KeyError as error:
@@ -259,9 +259,12 @@ def load(path: str | PathLike[str], target: Target | None = None) -> Posterior:
     if target is not None and target.dim != family.dim:
         raise ValueError(f"target: the saved fit has dim {family.dim}, the target has {target.dim}")
     structure: Any = jax.tree.structure(jax.eval_shape(family.init, jax.random.key(0)))
-    params = structure.unflatten([jnp.asarray(arrays[f"params/{i}"]) for i in range(structure.num_leaves)])
-    leaves = [arrays[f"draws/{n}"] for n in meta["names"]]
-    history = History(**{f.name: arrays[f"history/{f.name}"] for f in dataclasses.fields(History)})
+    try:
+        params = structure.unflatten([jnp.asarray(arrays[f"params/{i}"]) for i in range(structure.num_leaves)])
+        leaves = [arrays[f"draws/{n}"] for n in meta["names"]]
+        history = History(**{f.name: arrays[f"history/{f.name}"] for f in dataclasses.fields(History)})
+    except KeyError as error:
+        raise ValueError(f"path: {file} is damaged: it has no {error}") from error
     draws = _shaped(leaves, meta["names"], target)
     posterior = make_posterior(target, family, params, _read_report(meta["report"]), history, draws)
     return posterior if target is not None else dataclasses.replace(posterior, labels=tuple(meta["labels"]))

@@ -33,6 +33,18 @@ class Mass(NamedTuple):
     error: float
 
 
+class Beyond(NamedTuple):
+    """The mass far out.
+
+    Attributes:
+        mass: the integral of p̃ there.
+        square: mean squared distance from the first fit's mean, in its standard deviations, by dimension.
+    """
+
+    mass: Mass
+    square: float
+
+
 class Exploration(NamedTuple):
     """What dispersed starts found.
 
@@ -46,7 +58,7 @@ class Exploration(NamedTuple):
     fits: tuple[GaussianFit, ...]
     num_starts: int
     complete: bool
-    beyond: Mass | None = None
+    beyond: Beyond | None = None
 
 
 def explore(
@@ -72,7 +84,7 @@ def explore(
     fits, total, count = [fit], 0, _FIRST_STARTS
     peaks = np.empty((0, len(fit.mean)))  # where climbs from the means of the fits end
     heights = np.empty(0)
-    beyond: Mass | None = None
+    beyond: Beyond | None = None
     while count <= _MOST_STARTS:
         around = fit if len(fits) == 1 else _overall(fits)
         if len(fits) == 1:
@@ -149,7 +161,7 @@ def _overall(fits: list[GaussianFit]) -> GaussianFit:
 
 def _first_starts(
     evaluate: Evaluate, fit: GaussianFit, generator: np.random.Generator, num_screened: int
-) -> tuple[np.ndarray, Mass | None]:
+) -> tuple[np.ndarray, Beyond | None]:
     """Return whitened starts, half of them where the gradient points least back to the center; and the mass there."""
     plain = _dispersed(generator, _FIRST_STARTS, len(fit.mean))
     half = _FIRST_STARTS // 2
@@ -167,7 +179,7 @@ def _first_starts(
     return starts, _mass_beyond(fit, looked_at, values)
 
 
-def _mass_beyond(fit: GaussianFit, whitened: np.ndarray, values: np.ndarray) -> Mass:
+def _mass_beyond(fit: GaussianFit, whitened: np.ndarray, values: np.ndarray) -> Beyond:
     """Integrate p̃ over radii evenly spaced in logarithm, each with a random direction and its opposite."""
     count, dim = len(whitened) // 2, whitened.shape[1]
     radii = np.linalg.norm(whitened[:count], axis=1)
@@ -177,11 +189,12 @@ def _mass_beyond(fit: GaussianFit, whitened: np.ndarray, values: np.ndarray) -> 
     logs = np.where(np.isfinite(values), values, -np.inf).reshape(2, count) + dim * np.log(radii)
     largest = float(logs.max())
     if not math.isfinite(largest):
-        return Mass(-math.inf, 0.0)
+        return Beyond(Mass(-math.inf, 0.0), 0.0)
     shells = np.mean(np.exp(logs - largest), axis=0)
     total = float(shells.sum() - 0.5 * shells[0])  # the nearest shell counts half: the trapezoidal rule
     error = math.sqrt(0.5 * float(np.sum(np.diff(shells) ** 2))) / total  # what neighbors differ by is the directions'
-    return Mass(largest + math.log(total * spacing) + sphere + volume, error)
+    square = float(shells @ radii**2 - 0.5 * shells[0] * radii[0] ** 2) / total / dim
+    return Beyond(Mass(largest + math.log(total * spacing) + sphere + volume, error), square)
 
 
 def _dispersed(generator: np.random.Generator, count: int, dim: int) -> np.ndarray:

@@ -46,12 +46,13 @@ def steps_within(
     if begun:
         return int(begun["steps"])
     seconds = training.num_samples * budget.evaluation_seconds
+    seconds_left = budget.seconds_left() - compile_seconds
     affordable = min(
         training.steps,
-        _SHARE * budget.seconds_left() / max(seconds, 1e-9),
+        _SHARE * seconds_left / max(seconds, 1e-9),
         budget.evaluations_left() / training.num_samples,
     )
-    if affordable < training.least_steps or budget.seconds_left() < compile_seconds:
+    if affordable < training.least_steps:
         return 0
     if checkpoint is not None:
         checkpoint.keep(f"{name} steps", {"steps": int(affordable)})

@@ -1,5 +1,6 @@
 """The report against exact answers, and its verdicts."""
 
+import dataclasses
 import json
 
 import jax
@@ -10,6 +11,7 @@ from jax.scipy.stats import norm
 
 import vi_kit as vk
 from vi_kit.diagnostics._draws import coordinates
+from vi_kit.diagnostics._report import Coordinate, wants_more_draws
 from vi_kit.diagnostics._verdict import Evidence, verdict
 
 
@@ -65,6 +67,21 @@ def test_a_shifted_q_is_sent_to_resample(key):
     report = report_of(key, gaussian_target(), mean=2.0, scale=2.0)
     assert not report.reliable
     assert "resample" in report.reason
+
+
+@pytest.mark.parametrize("width", [1.0, 0.75])
+def test_a_skewed_coordinate_whose_sd_weights_cannot_correct(key, width):
+    # log x ~ N(0, 0.7²): with q too narrow, few draws hold most of E[w x²]; the weights alone look good (k = 0.44).
+    target = vk.make_target(
+        lambda x: jnp.sum(norm.logpdf(jnp.log(x), 0.0, 0.7) - jnp.log(x)), 1, support=vk.support.positive
+    )
+    family = vk.families.MeanField(1)
+    params = family.init(jax.random.clone(key), scale=0.7 * width)
+    report = vk.diagnose(key, target, family, params, num_samples=20_000)
+    assert report.khat < 0.6
+    assert report.reliable is (width == 1.0)
+    if width < 1:
+        assert "for the sd of x[0]" in report.reason
 
 
 def test_outside_the_support_is_not_believed(key):
@@ -132,6 +149,15 @@ def evidence(**changes):
         ({"resolution": 0.12}, False, "rounding hides differences below 0.12 nats"),
         ({"excess": 10.0}, False, "log_normalizer"),
         ({"unsettled": "tau"}, False, "the sd of tau"),
+        (
+            {"sd_khats": np.array([0.1, 0.8]), "corrected_sds": np.array([1.0, 1.15])},
+            False,
+            "k̂ = 0.80 for the sd of tau",
+        ),
+        ({"sd_khats": np.array([0.8, 0.1]), "corrected_sds": np.array([1.0, 1.15])}, True, "tau the most"),
+        ({"sd_khats": np.array([0.1, 0.8]), "corrected_means": np.array([0.0, 0.15])}, True, "tau the most"),
+        ({"sd_khats": np.array([0.1, 0.6]), "corrected_sds": np.array([1.0, 1.15])}, True, "tau the most"),
+        ({"sd_khats": np.array([0.1, 0.6]), "corrected_sds": np.array([1.0, 1.25])}, False, "more than 0.15"),
         ({"khat": 0.6999}, True, "0.6999 is below 0.70"),
         ({"khat": 0.3, "corrected_means": np.array([0.0, 0.2])}, True, "tau the most"),
     ],
@@ -140,6 +166,45 @@ def test_verdict(changes, reliable, words):
     found, reason = verdict(evidence(**changes))
     assert found is reliable
     assert words in reason
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_named(bad):
+    found, reason = verdict(evidence(means=np.array([0.0, bad]), corrected_means=np.array([0.0, bad])))
+    assert not found
+    assert "tau is not finite at draws of q" in reason
+
+
+def test_constants_are_never_off():
+    # Weights add up to one but for rounding, so that the corrected sd of a constant is not quite zero.
+    found, _ = verdict(
+        evidence(
+            means=np.array([0.0, 1.0]),
+            sds=np.array([1.0, 0.0]),
+            corrected_means=np.array([0.0, 1.0 + 2e-16]),
+            corrected_sds=np.array([1.0, 2e-16]),
+        )
+    )
+    assert found
+
+
+def test_belief_names_the_largest_change_and_not_the_one_nearest_its_limit():
+    found, reason = verdict(
+        evidence(means=np.array([0.25, 0.0]), sds=np.array([1.0, 0.905]), khat=0.3, sd_khats=np.array([0.3, 0.75]))
+    )
+    assert found
+    assert "by more than 0.25 sd (mu the most)" in reason
+
+
+@pytest.mark.parametrize(
+    ("sd_khat", "sd", "wanted"), [(0.6, 0.9, True), (0.6, 0.97, False), (0.4, 0.9, False), (None, 0.9, False)]
+)
+def test_more_draws_are_wanted_where_a_heavy_tail_moves_an_sd(key, sd_khat, sd, wanted):
+    report = dataclasses.replace(report_of(key, gaussian_target()), khat=0.2)
+    row = Coordinate(0.0, 0.01, sd, 0.01, 0.0, 1.0, sd_khat=sd_khat)
+    report = dataclasses.replace(report, coordinates={**report.coordinates, "tau": row})
+    assert wants_more_draws(report) is wanted
+    assert not wants_more_draws(dataclasses.replace(report, reliable=False))
 
 
 def test_verdict_without_density():

@@ -77,3 +77,14 @@ def test_tails_are_those_of_the_squares():
     found = tails(values)
     assert found[0] == pytest.approx(0.25, abs=0.12)
     assert found[1] == -np.inf
+
+
+def test_tails_of_weighted_squares():
+    # Weights |x| make |x|³ of the squares of a t with 8 degrees of freedom: k = 3/8.
+    generator = np.random.default_rng(7)
+    values = generator.standard_t(8.0, size=(100_000, 1))
+    values[:, 0] -= (np.abs(values[:, 0]) @ values[:, 0]) / np.abs(values[:, 0]).sum()
+    weights = np.abs(values[:, 0])
+    assert tails(values, weights)[0] == pytest.approx(0.375, abs=0.12)
+    np.testing.assert_allclose(tails(values, 7 * weights), tails(values, weights))
+    assert tails(values, np.zeros(100_000))[0] == -np.inf

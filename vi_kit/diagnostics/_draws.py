@@ -51,13 +51,22 @@ def draw(
     *,
     with_density: bool = True,
     block: int = BLOCK,
+    first: int = 0,
 ) -> Draws:
-    """Draw from q on the host, block by block, so that any number of draws is one compiled program."""
+    """Draw from q on the host, block by block, so that any number of draws is one compiled program.
+
+    With another `first` block, the draws are others for the same key.
+    """
     parts = []
-    for i in range(-(-num_samples // block)):
+    for i in range(first, first + -(-num_samples // block)):
         part = _block(key, np.int32(i), target, params, family, block, with_density)
         parts.append(jax.device_get(part))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_samples], *parts)  # type: ignore[no-any-return]
+    return jax.tree.map(lambda leaf: leaf[:num_samples], joined(*parts))  # type: ignore[no-any-return]
+
+
+def joined(*parts: Draws) -> Draws:
+    """Put draws of the same q behind each other."""
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)  # type: ignore[no-any-return]
 
 
 def coordinates(tree: PyTree, layout: Layout | None = None) -> tuple[tuple[str, ...], np.ndarray]:

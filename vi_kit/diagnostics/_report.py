@@ -16,11 +16,12 @@ from vi_kit.diagnostics._draws import Draws, coordinates, draw
 from vi_kit.diagnostics._error_bounds import WassersteinBounds, chi_square_limit, moment_bounds, wasserstein_bounds
 from vi_kit.diagnostics._target_draws import exact_draws, log_q_at
 from vi_kit.diagnostics._verdict import Evidence, verdict
-from vi_kit.diagnostics._warnings import coordinate_warnings
+from vi_kit.diagnostics._warnings import coordinate_warnings, tails
 
 _ROUNDING = 8  # steps of rounding within which log weights count as equal
 _LARGEST_SD_ERROR = 0.1
 _LIGHT_TAIL = 0.5  # k̂ below which weights have a variance
+_MOVED = 0.05  # of an sd
 _COARSE = 1e-3  # nats; beyond it rounding is not to be taken for equality
 NUM_EXACT_DRAWS = 1_024
 _EXACT = 2**32 - 1  # no block of draws of q has this number
@@ -39,6 +40,8 @@ class Coordinate:
             draws of q can tell; it bounds the Wasserstein distance W₁ of this coordinate too. None where the weights
             give no honest one.
         sd_error_bound: the same for the standard deviation.
+        sd_khat: Pareto k̂ of the weights times squared deviations, of which `corrected_sd` is made: from 0.5 on it falls
+            short of the true sd where q is too narrow. None without a density.
     """
 
     mean: float
@@ -49,6 +52,7 @@ class Coordinate:
     corrected_sd: float | None = None
     mean_error_bound: float | None = None
     sd_error_bound: float | None = None
+    sd_khat: float | None = None
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,7 @@ def evidence_upper_bound(key: KeyArray, target: Target, family: Family, params: 
     return bound if math.isfinite(float(bound.value)) else None
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of quantities that are not finite, which the verdict names
 def judge(
     target: Target, family: Family, draws: Draws, upper_bound: Estimate | None = None, *, finite: bool = True
 ) -> Report:
@@ -209,7 +214,8 @@ def judge(
     log_z = _log_mean_estimate(log_weights)
     chi_square = chi_square_limit(centered)
     bounds = (None, None) if chi_square is None else moment_bounds(values, chi_square)
-    rows = _rows(labels, values, means, sds, corrected_means, corrected_sds, *bounds)
+    sd_khats = tails(values, np.exp(np.where(np.isfinite(log_weights), centered, -np.inf)))
+    rows = _rows(labels, values, means, sds, corrected_means, corrected_sds, *bounds, sd_khats)
     evidence = Evidence(
         threshold,
         finite=finite and bool(np.isfinite(log_weights).any()),
@@ -226,6 +232,7 @@ def judge(
         gap=float(log_z.value) - float(elbo.value),
         excess=0.0 if known is None else (float(elbo.value) - known) / max(float(elbo.standard_error), 1e-3),
         unsettled=_unsettled(rows),
+        sd_khats=sd_khats,
     )
     reliable, reason = verdict(evidence)
     return Report(
@@ -246,6 +253,18 @@ def judge(
         chi_square=chi_square,
         wasserstein=None if chi_square is None else wasserstein_bounds(np.asarray(draws.z, np.float64), chi_square),
         warnings=coordinate_warnings(target, labels, values, weights),
+    )
+
+
+def wants_more_draws(report: Report) -> bool:
+    """Return whether a fit is believed although weights with a heavy tail move an sd: more may move it farther."""
+    if not report.reliable or report.khat is None:
+        return False
+    return any(
+        max(row.sd_khat or -math.inf, report.khat) >= _LIGHT_TAIL
+        and abs(row.sd / (row.corrected_sd or row.sd) - 1) > _MOVED
+        for row in report.coordinates.values()
+        if row.sd > 0
     )
 
 

@@ -10,10 +10,13 @@ import numpy as np
 _LEAST_ESS = 100.0
 _LARGEST_SHIFT = 0.3
 _LARGEST_SHIFT_NOISY = 0.15
+_LARGEST_SHIFT_HEAVY = 0.1
 _LARGEST_GAP = 0.3
 _COARSEST = 0.1
+_ROUNDING = 1e-12  # sd over mean, of double precision
 _LARGEST_EXCESS = 6.0
 _NOISY_KHAT = 0.5  # beyond it the weights have no variance, and the change they show falls short of the true one
+_HEAVY_KHAT = 0.7  # beyond it by more: draws that do not come hold a good part of the mean
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,12 @@ class Evidence:
     gap: float = 0.0  # log Z by importance sampling less the ELBO: an estimate of KL(q‖p)
     excess: float = 0.0  # standard errors by which the ELBO is above the log normalizer that was given
     unsettled: str = ""  # a coordinate whose sd is still noise at this number of draws
+    sd_khats: np.ndarray | None = None  # by coordinate, of weights times squares: what the corrected sds are means of
 
 
 def verdict(evidence: Evidence) -> tuple[bool, str]:
     """Return whether the fit is reliable and why, in one sentence."""
+    threshold = evidence.khat_threshold
     if not evidence.finite:
         return False, "Do not believe it: the fit ended on numbers that are not finite."
     if evidence.khat is None:
@@ -48,6 +53,12 @@ def verdict(evidence: Evidence) -> tuple[bool, str]:
         return False, (
             f"Do not believe it: the log density is not finite at {evidence.nonfinite_draws} of "
             f"{evidence.num_samples} draws of q, so q reaches where the target has no mass or cannot be evaluated."
+        )
+    endless = ~(np.isfinite(evidence.means) & np.isfinite(evidence.sds))
+    if endless.any():
+        return False, (
+            f"Do not believe it: {evidence.labels[int(np.argmax(endless))]} is not finite at draws of q, where the log "
+            "density is."
         )
     if evidence.resolution > _COARSEST:
         return False, (
@@ -64,9 +75,9 @@ def verdict(evidence: Evidence) -> tuple[bool, str]:
             f"Do not believe it yet: the budget allowed only {evidence.num_samples} draws to judge it by, and it takes "
             f"{_LEAST_ESS:.0f}; allow more seconds or evaluations."
         )
-    if evidence.khat >= evidence.khat_threshold:
+    if evidence.khat >= threshold:
         return False, (
-            f"Do not believe it: Pareto k̂ = {_shown(evidence)} is not below {evidence.khat_threshold:.2f}, so q "
+            f"Do not believe it: Pareto k̂ = {_shown(evidence.khat, threshold)} is not below {threshold:.2f}, so q "
             "misses mass of the target that importance weights cannot bring back; try a richer family, more steps, or "
             "a start= nearer to where the mass is."
         )
@@ -85,42 +96,62 @@ def verdict(evidence: Evidence) -> tuple[bool, str]:
             f"Do not believe the sd of {evidence.unsettled}: it has so heavy a tail that {evidence.num_samples} draws "
             "do not settle it; read its quantiles instead."
         )
-    shift, label = _largest_shift(evidence)
-    limit = _LARGEST_SHIFT if evidence.khat < _NOISY_KHAT else _LARGEST_SHIFT_NOISY
+    shift, limit, label, khat = _worst_shift(evidence, relative=True)
     if shift > limit:
+        of_sd = f" for the sd of {label}, move that" if khat > evidence.khat else f", move the mean or sd of {label}"
         return False, (
-            f"Do not believe q itself: importance weights, with k̂ = {evidence.khat:.2f}, move the mean or sd of "
-            f"{label} by {shift:.2f} sd, more than {limit:.2f}; draws from posterior.resample, which corrects for it, "
-            "are closer."
+            f"Do not believe q itself: importance weights, with k̂ = {_shown(khat, threshold)}{of_sd} by {shift:.2f} "
+            f"sd, more than {limit:.2f}; draws from posterior.resample, which corrects for it, are closer."
         )
+    shift, _, label, _ = _worst_shift(evidence, relative=False)
     most = f" ({label} the most)" if shift >= 0.01 else ""
     return True, (
-        f"Believe it: Pareto k̂ = {_shown(evidence)} is below {evidence.khat_threshold:.2f}, and the importance "
+        f"Believe it: Pareto k̂ = {_shown(evidence.khat, threshold)} is below {threshold:.2f}, and the importance "
         f"weights it vouches for change no mean or sd by more than {max(shift, 0.01):.2f} sd{most}; a mode that no "
         "draw of q reaches cannot be seen from here."
     )
 
 
-def _shown(evidence: Evidence) -> str:
+def _shown(khat: float, threshold: float) -> str:
     """Format k̂ so that rounding does not put it on the other side of its threshold."""
-    khat = math.inf if evidence.khat is None else evidence.khat
     if not math.isfinite(khat):
         return "∞" if khat > 0 else "−∞"
-    same = f"{khat:.2f}" == f"{evidence.khat_threshold:.2f}"
+    same = f"{khat:.2f}" == f"{threshold:.2f}"
     return f"{khat:.4f}" if same else f"{khat:.2f}"
 
 
-def _largest_shift(evidence: Evidence) -> tuple[float, str]:
-    """Return the largest change that importance weights make to a mean or sd, in posterior sds."""
-    corrected_means, corrected_sds = evidence.corrected_means, evidence.corrected_sds
+def _worst_shift(evidence: Evidence, *, relative: bool) -> tuple[float, float, str, float]:
+    """Return the largest change that importance weights make to a mean or sd, in sds, its limit, the label and k̂.
+
+    With `relative` it is the one that comes closest to its limit, which is lower where weights show too little of it.
+    """
+    corrected_means, corrected_sds, khat = evidence.corrected_means, evidence.corrected_sds, evidence.khat
     assert corrected_means is not None, "weights come with corrected moments"
     assert corrected_sds is not None, "weights come with corrected moments"
-    return _largest_difference(evidence, corrected_means, corrected_sds)
+    assert khat is not None, "weights come with their k̂"
+    if not evidence.labels:
+        return 0.0, _LARGEST_SHIFT, "", khat
+    sd_khats = np.full(len(evidence.labels), khat) if evidence.sd_khats is None else evidence.sd_khats
+    means, sds = _differences(evidence, corrected_means, corrected_sds)
+    shifts = np.concatenate([means, sds])
+    khats = np.concatenate([np.full(len(means), khat), np.maximum(sd_khats, khat)])
+    limits = np.select(
+        [khats < _NOISY_KHAT, khats < _HEAVY_KHAT], [_LARGEST_SHIFT, _LARGEST_SHIFT_NOISY], _LARGEST_SHIFT_HEAVY
+    )
+    worst = int(np.argmax(shifts / limits if relative else shifts))
+    label = evidence.labels[worst % len(evidence.labels)]
+    return float(shifts[worst]), float(limits[worst]), label, float(khats[worst])
+
+
+def _differences(evidence: Evidence, means: np.ndarray, sds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return by how many of these sds the means of q are off, and by what share its sds."""
+    varies = sds > _ROUNDING * np.abs(means)  # constants, such as the ones of a correlation matrix, are never off
+    unit = np.where(varies, sds, 1.0)
+    return np.abs(evidence.means - means) / unit, np.abs(evidence.sds / unit - 1.0) * varies
 
 
 def _largest_difference(evidence: Evidence, means: np.ndarray, sds: np.ndarray) -> tuple[float, str]:
-    unit = np.where(sds > 0, sds, 1.0)
-    changes = np.maximum(np.abs(evidence.means - means) / unit, np.abs(evidence.sds / unit - 1.0) * (sds > 0))
+    changes = np.maximum(*_differences(evidence, means, sds))
     worst = int(np.argmax(changes)) if len(changes) else 0
     return (float(changes[worst]), evidence.labels[worst]) if len(changes) else (0.0, "")
 

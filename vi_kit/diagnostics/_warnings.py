@@ -73,10 +73,17 @@ def _piled(values: np.ndarray, bound: float, weights: np.ndarray) -> float:
     return share if inner > _LEAST_INNER * share else 0.0
 
 
-def tails(values: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " k"]:
-    """Return, for every coordinate, the Pareto k̂ of the squares that its variance is the mean of."""
+def tails(values: Float[np.ndarray, "n k"], weights: Float[np.ndarray, " n"] | None = None) -> Float[np.ndarray, " k"]:
+    """Return, for every coordinate, the Pareto k̂ of its squares, times weights if given: the terms of its variance.
+
+    Source: Vehtari, Simpson, Gelman, Yao and Gabry, "Pareto Smoothed Importance Sampling", 2024, section 3.2 (k̂ of a
+    ratio times the function whose mean is wanted), https://arxiv.org/abs/1507.02646
+    """
     size = tail_size(len(values))
-    squares = np.sort((values - values.mean(axis=0)) ** 2, axis=0)
+    share = (
+        np.full(len(values), 1 / len(values)) if weights is None else weights / max(weights.sum(), np.finfo(float).tiny)
+    )
+    squares = np.sort(share[:, None] * (values - share @ values) ** 2, axis=0)
     found = np.full(values.shape[1], -np.inf)
     for i, column in enumerate(squares.T):
         excess = column[-size:] - column[-size - 1]
