@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from clock import unhurried
 from jax.scipy.stats import norm
 
 import vi_kit as vk
@@ -30,12 +31,6 @@ def make(center=1.0):
         log_normalizer=0.0,
         derived=lambda x, data: {"product": x["a"] * x["b"]},
     )
-
-
-def unhurried(patch):
-    """Take as many draws at once as on a machine with nothing else to do: fewer are another program."""
-    patch.setattr("vi_kit._budget.Budget._fitting_block", lambda self: 256)
-    patch.setattr("vi_kit._budget.Budget.num_draws", lambda self: 4_096)
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +98,9 @@ def test_a_second_fit_compiles_nothing(compiles):
     assert run_other.report.steps == NUM_STEPS
 
 
-def test_default_fits_share_programs(compiles, posterior, monkeypatch):
+def test_default_fits_share_programs(compiles, monkeypatch):
     unhurried(monkeypatch)
+    vk.fit(jax.random.key(4), make(), num_steps=2_000, progress=False)  # programs may be dropped between tests
     before = compiles()
     vk.fit(jax.random.key(5), make(2.0), num_steps=2_000, progress=False)
     assert compiles() == before
@@ -346,3 +342,12 @@ def test_progress_bar_shows_the_elbo(capfd):
     assert "ELBO" in shown
     fit_small(progress=False)
     assert capfd.readouterr().err == ""
+
+
+def test_a_fit_ends_when_its_algorithm_has_converged():
+    target = vk.make_target(lambda x: -0.5 * jnp.sum((x - 1.0) ** 2), 2)
+    algorithm = vk.algorithms.FixedDraws(vk.families.FullRank(2))
+    report = vk.fit(jax.random.key(0), target, algorithm, num_steps=2_000, progress=False).report
+    assert report.stopped == "the algorithm converged"
+    assert report.steps < 2_000
+    assert report.reliable

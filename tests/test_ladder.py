@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from clock import unhurried
 from jax.scipy.stats import norm
 
 import vi_kit as vk
@@ -120,8 +121,10 @@ def test_same_key_same_answer(posterior):
 
 
 @pytest.mark.parametrize("make", [gaussian, two_modes])
-def test_a_second_fit_compiles_nothing(make, posterior, mixture, compiles):
+def test_a_second_fit_compiles_nothing(make, compiles, monkeypatch):
     """With other data of the same shapes and another key."""
+    unhurried(monkeypatch)
+    fit(make())  # in this test: programs may be dropped between tests
     before = compiles()
     second = fit(make(7.0), seed=2)
     assert compiles() == before
@@ -289,6 +292,30 @@ def test_tails_that_draws_do_not_reach_are_seen():
     assert not posterior.report.reliable
     assert "its tails are too light" in posterior.report.reason
     assert "beyond the budget" in posterior.report.story[-1]
+
+
+@pytest.mark.parametrize("width", [10.0, 20.0])
+def test_little_mass_far_out_counts_by_its_variance(width):
+    """Three percent of the mass, so wide that they hold most of the variance; the weights hardly see them."""
+
+    def log_density(x):
+        far = jnp.log(0.03) - 0.5 * jnp.sum(x**2) / width**2 - jnp.log(width)
+        return jnp.logaddexp(jnp.log1p(-0.03) - 0.5 * jnp.sum(x**2), far)
+
+    posterior = fit(vk.make_target(log_density, 1), max_evaluations=15_000)
+    assert posterior.report.khat < posterior.report.khat_threshold
+    assert not posterior.report.reliable
+    assert "its tails are too light" in posterior.report.reason
+
+
+def test_a_quantity_that_no_family_makes_finite_ends_the_climb():
+    def log_density(x):
+        return -0.5 * x["a"] ** 2 - 0.5 * x["b"] ** 2
+
+    posterior = fit(vk.make_target(log_density, {"a": 0.0, "b": 0.0}, derived=lambda x: {"r": jnp.log(x["a"] - 1)}))
+    assert not posterior.report.reliable
+    assert "r is not finite at draws of q" in posterior.report.reason
+    assert not any(line.startswith("Flow") for line in posterior.report.story)
 
 
 def test_the_bar_says_what_is_fitted(capfd):
