@@ -77,7 +77,7 @@ class Entry(NamedTuple):
 ENTRIES: dict[str, Entry] = {
     "natural gradient": Entry(vk.algorithms.NaturalGradient),
     "fixed draws": Entry(lambda family: vk.algorithms.FixedDraws(family, 2 * family.dim)),
-    "batch and match": Entry(lambda family: vk.algorithms.BatchAndMatch(family, 8 if family.dim < 50 else 32), 5),
+    "batch and match": Entry(lambda family: vk.algorithms.BatchAndMatch(family, max(8, 2 * family.dim))),
     "score matching": Entry(vk.algorithms.GaussianScoreMatching, 20, 100_000),
     "Laplace": Entry(vk.algorithms.Laplace),
     "Pathfinder": Entry(

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from figure import STYLES
 
+sys.path.append(str(Path(__file__).parent.parent))
+from workbench import update_readme
+
 Row = dict[str, Any]
-BEGIN, END = "<!-- tables: written by run.py -->\n", "<!-- end of the tables -->\n"
 
 
 def write(rows: list[Row], path: Path) -> None:
     """Renew what is between the marks of the README."""
-    before, rest = path.read_text().split(BEGIN)
-    _, after = rest.split(END)
-    path.write_text(f"{before}{BEGIN}\n{tables(rows)}\n{END}{after}")
+    update_readme(path, "tables", tables(rows))
 
 
 def tables(rows: list[Row]) -> str:

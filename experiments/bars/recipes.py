@@ -72,7 +72,7 @@ def full_rank(problem: Problem, effort: Effort) -> Fits:
     family = vk.families.FullRank(problem.target.dim)
     full = vk.algorithms.NaturalGradient(family, decay=jnp.inf)
     shorter = vk.algorithms.IterateAveraging(vk.algorithms.NaturalGradient(family), power=1.0)
-    return descend(problem, [(full, 100), (shorter, 100)], effort)
+    return descend(problem, [(full, 100), (shorter, 300)], effort)
 
 
 def mean_field(problem: Problem, effort: Effort) -> Fits:

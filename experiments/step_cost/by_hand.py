@@ -33,6 +33,21 @@ def _located(dim: int) -> dict[str, jax.Array]:
     return {"mean": jnp.zeros(dim), "log_scale": jnp.zeros(dim)}
 
 
+# Mean-field: z = m + s ε.
+
+
+def _mean_field_start(key: jax.Array, dim: int) -> dict[str, jax.Array]:
+    del key
+    return _located(dim)
+
+
+def _mean_field(p: dict[str, jax.Array], key: jax.Array, num: int) -> Any:
+    z = p["mean"] + jnp.exp(p["log_scale"]) * jax.random.normal(key, (num, p["mean"].shape[0]))
+    q = fixed(p)
+    y = (z - q["mean"]) * jnp.exp(-q["log_scale"])
+    return z, -0.5 * jnp.sum(y * y, axis=1) - jnp.sum(q["log_scale"]), None
+
+
 # Low rank plus diagonal: z = m + s (ε + C η), the inverse by Woodbury.
 
 
@@ -175,6 +190,7 @@ def _flow(p: dict[str, jax.Array], key: jax.Array, num: int) -> Any:
 
 
 BY_HAND = {
+    "mean_field": ByHand(_mean_field_start, _mean_field),
     "low_rank": ByHand(_low_rank_start, _low_rank),
     "block_diagonal": ByHand(_block_start, _block_diagonal),
     "student_t": ByHand(_student_t_start, _student_t),

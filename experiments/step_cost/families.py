@@ -26,6 +26,7 @@ LARGE, LARGE_RANK = 100_000, 10
 def library(family: str, dim: int, num_draws: int, rate: float) -> vk.algorithms.GradientDescent:
     """Return the family with the default estimator of reverse KL; freshly built, equal objects every time."""
     member: Any = {
+        "mean_field": vk.families.MeanField,
         "low_rank": partial(vk.families.LowRank, rank=RANK),
         "block_diagonal": lambda dim: vk.families.BlockDiagonal(dim, [BLOCK] * (dim // BLOCK)),
         "student_t": vk.families.StudentT,

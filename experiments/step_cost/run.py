@@ -5,6 +5,8 @@ runs alternated, medians reported as ratios. Also: what a second fit with freshl
 compiles; the other families, each beside a scan of its own; and a low-rank Gaussian of 100,000 dimensions.
 """
 
+# ruff: noqa: E402, the folder above comes before what is in it
+
 from __future__ import annotations
 
 import argparse
@@ -27,6 +29,9 @@ from families import all_families, large_alone, tables
 import vi_kit as vk
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))
+import workbench
+
 NUM_ROWS, DIM, NUM_DRAWS, LEARNING_RATE = 1_000, 25, 10, 1e-2
 _COMPILES = [0]
 
@@ -195,12 +200,8 @@ def other_families(smoke: bool) -> dict[str, Any]:
 def write(results: dict[str, Any]) -> None:
     """Write results.json and the README's tables."""
     (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    text = (HERE / "README.md").read_text()
     for name, body in tables(results).items():
-        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        before, rest = text.split(start)
-        text = f"{before}{start}\n\n{body}\n\n{end}{rest.split(end)[1]}"
-    (HERE / "README.md").write_text(text)
+        workbench.update_readme(HERE / "README.md", name, body)
 
 
 def main() -> None:
