@@ -176,7 +176,7 @@ def table(rows: list[Row]) -> str:
 
 def main() -> None:
     """Run every target of posteriordb."""
-    from run import put
+    from run import update_readme
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--posteriordb", type=Path, required=True, help="its folder")
@@ -199,7 +199,7 @@ def main() -> None:
             {name: x if not isinstance(x, float) else round(x, 3) for name, x in rows[problem.name].items()}, flush=True
         )
         path.write_text(json.dumps({"versions": about, "rows": list(rows.values())}, indent=1) + "\n")
-    put("peers", table(list(rows.values())))
+    update_readme(HERE / "README.md", "peers", table(list(rows.values())))
 
 
 if __name__ == "__main__":

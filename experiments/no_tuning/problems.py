@@ -38,9 +38,11 @@ TUNED_ON = {
     "mesquite-logmesquite",
     "hmm_example-hmm_example",
     "kilpisjarvi_mod-kilpisjarvi",
+    "eight_schools",
     "eight_schools_centered",
     "seeds",
     "diabetes",
+    "seven_points",
     "funnel",
     "banana",
 }

@@ -1,10 +1,13 @@
 """How good is `vk.fit(key, target)`, with no other argument? Accuracy, verdict and cost, compilation included."""
 
+# ruff: noqa: E402, the folder above comes before what is in it
+
 from __future__ import annotations
 
 import argparse
 import json
 import platform
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +20,9 @@ from problems import TUNED_ON, Problem, problems
 import vi_kit as vk
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))
+from workbench import update_readme
+
 SEEDS = (0, 1, 2)
 NUM_RESAMPLED = 4_000
 Row = dict[str, Any]
@@ -159,15 +165,6 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
     return {"summary": "\n".join(summary), "targets": "\n".join(lines)}
 
 
-def put(name: str, table: str) -> None:
-    """Put a table between its markers in the README."""
-    path = HERE / "README.md"
-    text = path.read_text()
-    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-    first, last = text.index(begin) + len(begin), text.index(end)
-    path.write_text(f"{text[:first]}\n{table}\n\n{text[last:]}")
-
-
 def main() -> None:
     """Run what was asked for; keep the other rows that are there."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -196,7 +193,7 @@ def main() -> None:
                 save(path, list(rows.values()))
     if not options.smoke:
         for name, table in tables(list(rows.values())).items():
-            put(name, table)
+            update_readme(HERE / "README.md", name, table)
         from figure import draw
 
         draw(list(rows.values()), HERE / "no_tuning.png")
