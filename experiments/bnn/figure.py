@@ -17,6 +17,7 @@ COLORS = {
     "ensemble": "tab:orange",
     "mean-field": "tab:blue",
     "low-rank": "tab:green",
+    "mean-field, vk.fit": "tab:cyan",
 }
 
 

@@ -53,6 +53,15 @@ def variational(settings: Any, family: Any, target: vk.Target, rows: Any, means:
     return jax.vmap(one)(jax.random.split(jax.random.key(1), len(means)), rows, means)
 
 
+def fit_one(settings: Any, target: vk.Target, key: Any) -> vk.Posterior:
+    """Fit a mean-field Gaussian to the posterior of one split by `vk.fit`, from a fresh network."""
+    family = vk.families.MeanField(target.dim)
+    network_key, start_key, fit_key = jax.random.split(key, 3)
+    mean = starts(settings, target.data["x"].shape[-1], target, network_key[None])[0]
+    start = family.init(start_key, mean=mean, scale=jnp.full_like(mean, START_SCALE))
+    return vk.fit(fit_key, target, algorithm(settings, family), start=start, num_steps=settings.steps, progress=False)
+
+
 @eqx.filter_jit
 def ensemble(settings: Any, target: vk.Target, rows: Any, members: Any) -> Any:
     """Fit networks from several starts to every split; return their parameters, (splits, members, dim)."""
@@ -63,6 +72,14 @@ def ensemble(settings: Any, target: vk.Target, rows: Any, members: Any) -> Any:
 
     keys = jax.random.split(jax.random.key(2), members.shape[:2])
     return jax.vmap(jax.vmap(one, in_axes=(0, None, 0)))(keys, rows, members)
+
+
+@eqx.filter_jit
+def predict_draws(model: Any, draws: Any, x: Any) -> tuple[Any, Any]:
+    """Return means (draws, rows) and noises (draws, 1) at x of networks with a leading axis of draws."""
+    static = eqx.filter(model, eqx.is_inexact_array, inverse=True)
+    means, noises = jax.vmap(lambda params: eqx.combine(params, static)(x))(draws)
+    return means, noises[:, None]
 
 
 @eqx.filter_jit

@@ -170,7 +170,7 @@ def start(context: dict[str, Any], settings: Settings) -> tuple[characters.Model
     """Return students that have read the text for a while, one a seed, and how good they are."""
     keys = jax.vmap(jax.random.key)(200 + jnp.asarray(settings.seeds))
     size = characters.Settings(settings.student_width)
-    students = jax.vmap(lambda key: characters.Model(jax.random.fold_in(key, 0), size))(keys)
+    students = jax.jit(jax.vmap(lambda key: characters.Model(jax.random.fold_in(key, 0), size)))(keys)
     models, found = train(
         losses(["text alone"], settings),
         judge,

@@ -1,13 +1,18 @@
 """Tables of the README, made of the results."""
 
+# ruff: noqa: E402, the folder above comes before what is in it
+
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))
+import workbench
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
@@ -61,10 +66,5 @@ def estimators_table(rows: list[dict[str, Any]]) -> str:
 
 def update_readme(results: dict[str, Any]) -> None:
     """Put the tables between their marks in the README."""
-    path = HERE / "README.md"
-    text = path.read_text()
     for name, body in (("fits", fits_table(results["fits"])), ("estimators", estimators_table(results["estimators"]))):
-        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        before, rest = text.split(start)
-        text = f"{before}{start}\n\n{body}\n\n{end}{rest.split(end)[1]}"
-    path.write_text(text)
+        workbench.update_readme(HERE / "README.md", name, body)

@@ -1,12 +1,17 @@
 """Tables: printed, in the README, in results.json."""
 
+# ruff: noqa: E402, the folder above comes before what is in it
+
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))
+import workbench
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -35,17 +40,12 @@ def families_side_by_side(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def update_readme(results: dict[str, Any]) -> None:
     """Put the tables of this run between their marks in the README."""
-    path = HERE / "README.md"
-    text = path.read_text()
     tables = {name: table(results[name]) for name in ("coverage", "published", "cost", "calls")}
     # What can be read at a glance: totals across, one line a library.
     summary = [{k: v for k, v in row.items() if k != "right by kind"} for row in results["accuracy"]]
     tables |= {"accuracy": table(summary), "families": table(families_side_by_side(results["families"]))}
     for name, body in tables.items():
-        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        before, rest = text.split(start)
-        text = f"{before}{start}\n\n{body}\n\n{end}{rest.split(end)[1]}"
-    path.write_text(text)
+        workbench.update_readme(HERE / "README.md", name, body)
 
 
 def write(results: dict[str, Any]) -> None:

@@ -48,23 +48,55 @@ TASKS = (
 )
 
 
-def methods(target: float, epochs: Epochs) -> dict[str, Any]:
-    """Return what is compared, by name: the first and the last are given the KL, the others are not."""
+HELD = "PPO, adaptive penalty, held"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the part with the two systems depends on."""
+
+    seeds: tuple[int, ...] = (20, 21, 22, 23, 24)
+    choice_seeds: tuple[int, ...] = (100, 101)
+    target: float = 0.01  # nats an update, for the penalty and the trust region
+    limit: float = 0.015  # nats, where a step is taken back
+    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    last: tuple[float, ...] = (0.1, 0.01)  # parts of the trust region's budget that are left at the end
+    tasks: tuple[tuple[str, Task], ...] = TASKS
+    epochs: Epochs = Epochs()  # noqa: RUF009, frozen
+    every: int = 10  # updates from one checkpoint to the next
+
+
+def candidates(settings: Settings, num_updates: int) -> dict[str, dict[str, Any]]:
+    """Return what is compared, by name, each with what is chosen from."""
+    s = settings
+    threshold = kl.AdaptiveCoefficient(kl.ThresholdRule())
+    proportional = kl.AdaptiveCoefficient(kl.ProportionalRule(num_steps=1.0, horizon=1.0))
+    epochs = {f"rate {rate:g}": dataclasses.replace(s.epochs, rate=rate) for rate in s.rates}
     return {
-        "PPO, adaptive penalty": Penalty(kl.AdaptiveCoefficient(kl.ThresholdRule()), target, epochs=epochs),
-        "PPO, penalty of 1": Penalty(None, target, epochs=epochs),
-        "PPO, clipped ratio": Clip(epochs=epochs),
-        "TRPO": TrustRegion(target),
+        HELD: {rate: Penalty(threshold, s.target, s.limit, epochs=made) for rate, made in epochs.items()}
+        | {"proportional rule": Penalty(proportional, s.target, s.limit, epochs=s.epochs)},
+        "PPO, adaptive penalty": {rate: Penalty(threshold, s.target, epochs=made) for rate, made in epochs.items()},
+        "PPO, clipped ratio": {rate: Clip(epochs=made) for rate, made in epochs.items()},
+        "TRPO": {"as it is": TrustRegion(s.target)},
+        "TRPO, falling budget": {
+            f"to {last:g} of it": TrustRegion(s.target, shrink=last ** (1 / num_updates)) for last in s.last
+        },
     }
+
+
+@eqx.filter_jit
+def networks(task: Task, policy_key: Any, critic_key: Any) -> tuple[Policy, eqx.nn.MLP]:
+    """Draw policy and critic; compiled as one, which the many draws in them are not by themselves."""
+    inputs = task.environment.observation_size
+    policy = Policy(policy_key, inputs, task.actions, task.width)
+    return policy, eqx.nn.MLP(inputs, "scalar", task.width, 2, activation=jnp.tanh, key=critic_key)
 
 
 def start(task: Task, method: Any, seed: int) -> tuple[Training, Any, Any]:
     """Return the first state, and the parts of policy and critic that are no arrays."""
     policy_key, critic_key, actors_key, key = jax.random.split(jax.random.key(seed), 4)
-    inputs = task.environment.observation_size
-    policy, policy_static = eqx.partition(Policy(policy_key, inputs, task.actions, task.width), eqx.is_array)
-    critic = eqx.nn.MLP(inputs, "scalar", task.width, 2, activation=jnp.tanh, key=critic_key)
-    critic, critic_static = eqx.partition(critic, eqx.is_array)
+    drawn = networks(task, policy_key, critic_key)
+    (policy, policy_static), (critic, critic_static) = (eqx.partition(model, eqx.is_array) for model in drawn)
     actors = begin(task.environment, actors_key, task.num_actors)
     state = Training(policy, method.init(policy), critic, task.critic.init(critic), actors, key)
     return state, policy_static, critic_static
@@ -114,6 +146,46 @@ def evaluate(task: Task, static: Any, arrays: Any, key: Any, num_episodes: int) 
     _, seen = rollout(task.environment, task.actions, policy, actors, act_key, task.environment.num_steps)
     first = jnp.cumsum(seen["over"], axis=0) - seen["over"] == 0
     return jnp.sum(jnp.where(first, seen["reward"], jnp.zeros_like(seen["reward"])), axis=0)
+
+
+def choose(run: workbench.Run, name: str, task: Task, tried: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """Try candidates on seeds of their own; return their scores, the mean return over the second half of training."""
+    scores = {}
+    for label, method in tried.items():
+        curves = [
+            run_one(run, f"choice {name}, {label} {seed}", task, method, seed, settings.every)["curve"]
+            for seed in settings.choice_seeds
+        ]
+        late = np.asarray(curves, float)[:, task.num_updates // 2 :]
+        scores[label] = round(float(np.mean(late)), 1)  # NaN, where no episode has ended yet, is never chosen
+        print("choice", name, label, scores[label], flush=True)
+    return {"chosen": max(scores, key=lambda label: np.nan_to_num(scores[label], nan=-np.inf)), "scores": scores}
+
+
+def train_all(
+    run: workbench.Run, settings: Settings, names: dict[str, tuple[str, ...]] | None = None
+) -> dict[str, Any]:
+    """Choose, then train every method on every task with every seed; `names` are the methods of a task, None: all."""
+    found: dict[str, Any] = {}
+    for task_name, task in settings.tasks:
+        every = candidates(settings, task.num_updates)
+        for name in names[task_name] if names else every:
+            tried = every[name]
+            choice = choose(run, f"{task_name} {name}", task, tried, settings) if len(tried) > 1 else None
+            method = tried[choice["chosen"]] if choice else next(iter(tried.values()))
+            rows = []
+            for seed in settings.seeds:
+                rows.append(run_one(run, f"{task_name} {name} {seed}", task, method, seed, settings.every))
+                print(task_name, name, seed, round(rows[-1]["return"], 1), flush=True)
+            timed = [row["seconds an update"] for row in rows if row["seconds an update"] is not None]
+            found.setdefault(task_name, {})[name] = {
+                "choice": choice,
+                "return": workbench.summary([row["return"] for row in rows]),
+                "seconds an update": float(np.median(timed)) if timed else None,
+                "environment steps": task.num_updates * task.num_actors * task.num_steps,
+                **{column: [row[column] for row in rows] for column in ("curve", "kl", "coefficient")},
+            }
+    return found
 
 
 def run_one(run: workbench.Run, name: str, task: Task, method: Any, seed: int, every: int) -> dict[str, Any]:

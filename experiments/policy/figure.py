@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from vi_kit.plots import BLUE, GRAY, GREEN, VERMILLION
 
-COLORS = (BLUE, GRAY, GREEN, VERMILLION)
+COLORS = (BLUE, GRAY, GREEN, VERMILLION, "#E69F00")
 RIGHT = ("#0072B2", "#56B4E9", "#009E73", "#004D40")
 WRONG = ("#D55E00", "#E69F00", "#CC79A7", "#882255", "#8C8C8C")
 
@@ -38,7 +38,7 @@ def draw(results: dict[str, Any], folder: Path) -> None:
 
 def draw_control(results: dict[str, Any], path: Path) -> None:
     """Draw returns above, the KL of each update below; a line a seed, thick the median."""
-    tasks, target = results["control"], results["settings"]["target"]
+    tasks, target = results["control"], results["settings"]["control"]["target"]
     figure = Figure(figsize=(10.5, 6), layout="constrained")
     panels = figure.subplots(2, len(tasks), squeeze=False, sharex="col")
     for column, (task, methods) in enumerate(tasks.items()):
@@ -99,6 +99,7 @@ def draw_long(results: dict[str, Any], path: Path) -> None:
             axes.plot(lines.T, color=color(way), alpha=0.2, linewidth=0.6)
             axes.plot(np.median(lines, axis=0), color=color(way), linewidth=1.6, label=way)
         axes.set(xlabel="step", ylabel=label, yscale="linear" if name == "reward curve" else "log")
-    panels[0].axhline(results["settings"]["long"]["target"], color="black", linewidth=1, linestyle="--", label="budget")
+    target = results["settings"]["text"]["long"]["target"]
+    panels[0].axhline(target, color="black", linewidth=1, linestyle="--", label="budget")
     panels[0].legend(fontsize="x-small", loc="lower right")
     save(figure, path)

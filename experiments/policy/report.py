@@ -28,19 +28,20 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
 
 def control_table(results: dict[str, Any]) -> str:
     """Returns, and what became of the budget."""
-    target = results["settings"]["target"]
-    heads = ("task", "method", "return of 100 new episodes", "median KL of an update", "largest")
-    heads += ("within a factor of 2 of the budget", "above twice the budget", "s an update")
+    target = results["settings"]["control"]["target"]
+    heads = ("task", "method", "chosen", "return of 100 new episodes", "median KL of an update", "largest")
+    heads += ("within a factor of 2 of the budget", "above twice the budget", "no step kept", "s an update")
     lines = ["| " + " | ".join(heads) + " |"]
-    lines.append("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    lines.append("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for task, methods in results["control"].items():
         for name, found in methods.items():
             moved = np.asarray(found["kl"])
             near, above = np.mean((moved > target / 2) & (moved < 2 * target)), np.mean(moved > 2 * target)
             seconds = "–" if (spent := found["seconds an update"]) is None else f"{spent:.2f}"
+            chosen = found["choice"]["chosen"] if found["choice"] else "–"
             lines.append(
-                f"| {task} | {name} | {number(found['return'], 1)} | {np.median(moved):.4f} | {moved.max():.4f} "
-                f"| {near:.0%} | {above:.0%} | {seconds} |"
+                f"| {task} | {name} | {chosen} | {number(found['return'], 1)} | {np.median(moved):.4f} "
+                f"| {moved.max():.4f} | {near:.0%} | {above:.0%} | {np.mean(moved < 1e-6):.0%} | {seconds} |"
             )
     return "\n".join(lines)
 

@@ -14,6 +14,7 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,58 +39,46 @@ HERE = Path(__file__).parent
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """Everything that decides the numbers."""
+class Text:
+    """What the parts with texts depend on."""
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    target: float = 0.01  # nats an update, for the penalty and the trust region
-    tasks: tuple[tuple[str, control.Task], ...] = control.TASKS
-    epochs: Epochs = Epochs()  # noqa: RUF009, frozen
-    every: int = 10  # updates from one checkpoint to the next
     reference: language.Reference = language.Reference()  # noqa: RUF009, frozen
     short: language.Short = language.Short()  # noqa: RUF009
     long: finetune.Long = finetune.Long()  # noqa: RUF009
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything that decides the numbers."""
+
+    control: control.Settings = control.Settings()  # noqa: RUF009, frozen
+    text: Text = Text()
 
 
 EPOCHS = Epochs(num=1)
 WAYS_OF_SMOKE = ("sequence, with tokens", "k3 of each character as a loss")
 SMALL = {"num_updates": 1, "num_actors": 4, "num_steps": 64, "width": 8, "critic": EPOCHS}
 SMOKE = Settings(
-    seeds=(0, 1),
-    tasks=tuple((name, dataclasses.replace(task, **SMALL)) for name, task in control.TASKS),
-    epochs=EPOCHS,
-    every=1,
-    reference=language.Reference(width=8, num_steps=5),
-    short=language.Short(length=2, num_steps=4, num_draws=8, every=2, ways=WAYS_OF_SMOKE),
-    long=finetune.Long(prompt=3, length=4, num_steps=3, num_draws=8, num_judged=8, ways=WAYS_OF_SMOKE[:1]),
+    control.Settings(
+        seeds=(0, 1),
+        rates=(1e-3,),
+        tasks=tuple((name, dataclasses.replace(task, **SMALL)) for name, task in control.TASKS),
+        epochs=EPOCHS,
+        every=1,
+    ),
+    Text(
+        seeds=(0, 1),
+        reference=language.Reference(width=8, num_steps=5),
+        short=language.Short(length=2, num_steps=4, num_draws=8, every=2, ways=WAYS_OF_SMOKE),
+        long=finetune.Long(prompt=3, length=4, num_steps=3, num_draws=8, num_judged=8, ways=WAYS_OF_SMOKE[:1]),
+    ),
 )
 # Few programs: a method with a budget for each task.
-SMOKE_METHODS = {"cart-pole": ("PPO, adaptive penalty",), "pendulum": ("TRPO",)}
+SMOKE_METHODS = {"cart-pole": (control.HELD,), "pendulum": ("TRPO",)}
 
 
-def train_control(run: workbench.Run, settings: Settings) -> dict[str, Any]:
-    """Train every method on every task with every seed."""
-    found: dict[str, Any] = {}
-    methods = control.methods(settings.target, settings.epochs)
-    for task_name, task in settings.tasks:
-        for name in SMOKE_METHODS[task_name] if settings == SMOKE else methods:
-            rows = []
-            for seed in settings.seeds:
-                rows.append(
-                    control.run_one(run, f"{task_name} {name} {seed}", task, methods[name], seed, settings.every)
-                )
-                print(task_name, name, seed, round(rows[-1]["return"], 1), flush=True)
-            timed = [row["seconds an update"] for row in rows if row["seconds an update"] is not None]
-            found.setdefault(task_name, {})[name] = {
-                "return": workbench.summary([row["return"] for row in rows]),
-                "seconds an update": float(np.median(timed)) if timed else None,
-                "environment steps": task.num_updates * task.num_actors * task.num_steps,
-                **{column: [row[column] for row in rows] for column in ("curve", "kl", "coefficient")},
-            }
-    return found
-
-
-def the_reference(run: workbench.Run, settings: Settings) -> tuple[Any, float]:
+def the_reference(run: workbench.Run, settings: Text) -> tuple[Any, float]:
     """Train the reference, or take it from the run."""
     like = language.untrained(settings.reference), jnp.zeros(())
     if (found := run.restore("reference", like)) is None:
@@ -98,7 +87,7 @@ def the_reference(run: workbench.Run, settings: Settings) -> tuple[Any, float]:
     return found[0], float(found[1])
 
 
-def train_short(run: workbench.Run, settings: Settings, reference: Any) -> dict[str, Any]:
+def train_short(run: workbench.Run, settings: Text, reference: Any) -> dict[str, Any]:
     """Fine-tune on short texts in every way, and compare with the best policy."""
     s = settings.short
     log_reference = jax.jit(language.every_log_prob, static_argnums=1)(reference, s.length)
@@ -134,7 +123,7 @@ def train_short(run: workbench.Run, settings: Settings, reference: Any) -> dict[
     return found
 
 
-def train_long(run: workbench.Run, settings: Settings, reference: Any) -> dict[str, Any]:
+def train_long(run: workbench.Run, settings: Text, reference: Any) -> dict[str, Any]:
     """Fine-tune on continuations with a KL budget."""
     text = language.character_model.load_text()
     keys = jax.vmap(jax.random.key)(jnp.asarray(settings.seeds))
@@ -173,24 +162,37 @@ def main() -> None:
     parser.add_argument("--part", choices=("short", "long", "control"), help="train this alone, and write no results")
     parser.add_argument("--folder", type=Path, default=HERE / "runs", help="where the run is kept, to go on with it")
     arguments = parser.parse_args()
+    if arguments.smoke:
+        jax.config.update("jax_disable_most_optimizations", True)  # compiling is most of it
     with tempfile.TemporaryDirectory() as scratch:
         settings = SMOKE if arguments.smoke else Settings()
-        run = workbench.Run(Path(scratch) if arguments.smoke else arguments.folder, settings)
-        reference, cross_entropy = the_reference(run, settings)
+        folder = Path(scratch) if arguments.smoke else arguments.folder
+        methods = SMOKE_METHODS if arguments.smoke else None
+
+        def with_control() -> Any:
+            return control.train_all(workbench.Run(folder / "control", settings.control), settings.control, methods)
+
+        def with_text(part: Callable[..., Any]) -> Any:
+            run = workbench.Run(folder / "text", settings.text)
+            return part(run, settings.text, the_reference(run, settings.text)[0])
+
+        # Control and texts are runs of their own, so that other settings of one leave the other as it is.
         parts = {
-            "short": lambda: train_short(run, settings, reference),
-            "long": lambda: train_long(run, settings, reference),
-            "control": lambda: train_control(run, settings),
+            "short": lambda: with_text(train_short),
+            "long": lambda: with_text(train_long),
+            "control": with_control,
         }
         if arguments.part:
             parts[arguments.part]()
             return
+        found = {name: part() for name, part in parts.items()}
+        _, cross_entropy = the_reference(workbench.Run(folder / "text", settings.text), settings.text)
         results: dict[str, Any] = {
             "question": __doc__.splitlines()[0],
             "settings": dataclasses.asdict(settings),
             "machine": workbench.machine(),
             "reference": {"cross-entropy on validation text, nats a character": cross_entropy},
-        } | {name: part() for name, part in parts.items()}
+        } | found
         there = Path(scratch) if arguments.smoke else HERE
         text = json.dumps(results, indent=1, ensure_ascii=False)
         text = re.sub(r"\[[^][{}]*\]", lambda found: re.sub(r"\s+", " ", found[0]), text)  # a list of numbers a line

@@ -40,18 +40,53 @@ class Epochs:
 
     def minimize(self, loss: Callable[[Any, Any], Any], model: Any, state: Any, data: Any, key: Any) -> Any:
         """Make the passes; the model is a tree of arrays."""
-        size = len(jax.tree.leaves(data)[0])
 
         def step(carry: Any, chosen: Any) -> tuple[Any, None]:
-            model, state = carry
-            gradient = jax.grad(loss)(model, jax.tree.map(lambda leaf: leaf[chosen], data))
-            change, state = self.optimizer().update(gradient, state)
-            return (optax.apply_updates(model, change), state), None
+            return self._step(loss, data, *carry, chosen), None
 
+        return jax.lax.scan(step, (model, state), self._minibatches(data, key))[0]
+
+    def minimize_within(
+        self,
+        loss: Callable[[Any, Any], Any],
+        model: Any,
+        state: Any,
+        data: Any,
+        key: Any,
+        *,
+        measure: Callable[[Any], Any],
+        limit: float,
+    ) -> tuple[Any, Any, Any]:
+        """Make steps until `measure(model)` is above a limit; the step that took it there is taken back, and the last.
+
+        Returns also the measure after the last step that was tried, whether it was kept or not.
+        """
+
+        def attempt(carry: Any, chosen: Any) -> Any:
+            old, _, _ = carry
+            new = self._step(loss, data, *old, chosen)
+            measured = measure(new[0])
+            kept = measured <= limit
+            return jax.tree.map(lambda a, b: jnp.where(kept, a, b), new, old), measured, kept
+
+        def step(carry: Any, chosen: Any) -> tuple[Any, None]:
+            return jax.lax.cond(carry[2], attempt, lambda carry, _: carry, carry, chosen), None
+
+        first = (model, state), jnp.zeros(()), jnp.asarray(True)
+        ((model, state), measured, _), _ = jax.lax.scan(step, first, self._minibatches(data, key))
+        return model, state, measured
+
+    def _minibatches(self, data: Any, key: Any) -> Any:
+        """Return which rows are in each minibatch, (epochs times minibatches, rows)."""
+        size = len(jax.tree.leaves(data)[0])
         orders = jnp.argsort(jax.random.uniform(key, (self.num, size)), axis=1)
-        chosen = orders[:, : size // self.minibatch * self.minibatch].reshape(-1, self.minibatch)
-        (model, state), _ = jax.lax.scan(step, (model, state), chosen)
-        return model, state
+        return orders[:, : size // self.minibatch * self.minibatch].reshape(-1, self.minibatch)
+
+    def _step(self, loss: Callable[[Any, Any], Any], data: Any, model: Any, state: Any, chosen: Any) -> Any:
+        """Make one step of Adam."""
+        gradient = jax.grad(loss)(model, jax.tree.map(lambda leaf: leaf[chosen], data))
+        change, state = self.optimizer().update(gradient, state)
+        return optax.apply_updates(model, change), state
 
 
 class Problem(NamedTuple):
@@ -72,20 +107,22 @@ class Problem(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Penalty:
-    """PPO with a KL penalty: −mean(ratio · advantage) + β KL(old‖new), β adapted after every update, or not.
+    """PPO with a KL penalty: −mean(ratio · advantage) + β KL(old‖new), β adapted after every update.
 
+    With a limit, steps end where KL(old‖new) on the whole batch is above it, and the last one is taken back; β adapts
+    to the KL that was tried. Without the taking back: the early stopping of Spinning Up, CleanRL, Stable-Baselines3.
     Source: Schulman et al., Proximal Policy Optimization Algorithms, 2017, section 4, https://arxiv.org/abs/1707.06347
     """
 
-    adaptive: kl.AdaptiveCoefficient | None
+    adaptive: kl.AdaptiveCoefficient
     target: float
+    limit: float | None = None  # nats
     coefficient: float = 1.0
     epochs: Epochs = Epochs()
 
     def init(self, arrays: Any) -> Any:
         """Return the optimizer's state and the coefficient's."""
-        first = kl.AdaptiveCoefficient(kl.ThresholdRule()).init(self.coefficient, self.target)
-        return self.epochs.init(arrays), first
+        return self.epochs.init(arrays), self.adaptive.init(self.coefficient, self.target)
 
     def update(self, problem: Problem, arrays: Any, state: Any, batch: Batch, key: Any) -> tuple[Any, Any, Moved]:
         """Move the policy."""
@@ -95,11 +132,16 @@ class Penalty:
             gain = jnp.mean(problem.ratio(arrays, batch) * batch.advantage)
             return coefficient.coefficient * problem.kl(arrays, batch) - gain
 
-        arrays, state = self.epochs.minimize(loss, arrays, state, batch, key)
-        moved = Moved(problem.kl(arrays, batch), coefficient.coefficient)
-        if self.adaptive is not None:
-            coefficient = self.adaptive.update(coefficient, moved.kl)
-        return arrays, (state, coefficient), moved
+        if self.limit is None:
+            arrays, state = self.epochs.minimize(loss, arrays, state, batch, key)
+            moved = tried = problem.kl(arrays, batch)
+        else:
+            arrays, state, tried = self.epochs.minimize_within(
+                loss, arrays, state, batch, key, measure=lambda arrays: problem.kl(arrays, batch), limit=self.limit
+            )
+            moved = problem.kl(arrays, batch)
+        made = Moved(moved, coefficient.coefficient)
+        return arrays, (state, self.adaptive.update(coefficient, tried)), made
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,11 +175,12 @@ class TrustRegion:
     """
 
     target: float
+    shrink: float = 1.0  # what the budget is multiplied by after every update
     damping: float = 0.01
 
     def init(self, arrays: Any) -> Any:
-        """Return nothing: there is no state."""
-        return ()
+        """Return the budget."""
+        return jnp.asarray(self.target)
 
     def update(self, problem: Problem, arrays: Any, state: Any, batch: Batch, key: Any) -> tuple[Any, Any, Moved]:
         """Move the policy."""
@@ -151,10 +194,10 @@ class TrustRegion:
             arrays,
             batch,
             divergence=kl.categorical if isinstance(problem.actions, Discrete) else kl.normal,
-            max_kl=self.target,
+            max_kl=state,
             damping=self.damping,
         )
-        return step.params, state, Moved(step.kl, jnp.asarray(jnp.nan))
+        return step.params, self.shrink * state, Moved(step.kl, jnp.asarray(jnp.nan))
 
 
 def value_loss(critic_static: Any) -> Callable[[Any, Batch], Any]:
