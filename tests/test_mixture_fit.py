@@ -6,7 +6,7 @@ from scipy import stats
 from scipy.special import logsumexp
 
 from vi_kit._gaussian_fit import fit_gaussian
-from vi_kit._mixture_fit import MixtureFit, fit_mixture
+from vi_kit._mixture_fit import MODES, MixtureFit, fit_mixture, of_modes
 
 MEANS = np.array([[6.0, 4.0], [-5.0, -6.0]])
 SCALES = np.array([[[1.0, 0.0], [0.6, 0.8]], [[2.0, 0.0], [-0.3, 0.5]]])
@@ -59,7 +59,7 @@ def test_unequal_modes_are_recovered(seed):
     start = [fit_gaussian(evaluate, center, np.eye(2), generator(seed), most_steps=60) for center in MEANS]
     assert all(fit is not None for fit in start)
     biased = [start[0]._replace(elbo=start[0].elbo - 2), start[1]]  # so that the weights come from the draws
-    found = fit_mixture(evaluate, biased, generator(seed))
+    found = fit_mixture(evaluate, of_modes(biased), generator(seed), MODES)
     # Four rounds of 2,000 draws: a standard error below 0.01 for a weight, 0.06 for the rest.
     np.testing.assert_allclose(found.weights, WEIGHTS, atol=0.05)
     np.testing.assert_allclose(found.means, MEANS, atol=0.3)
@@ -71,7 +71,7 @@ def test_unequal_modes_are_recovered(seed):
 
 def test_standard_deviations_are_taken_too():
     fits = [fit_gaussian(evaluate, center, np.ones(2), generator(), most_steps=60) for center in MEANS]
-    found = fit_mixture(evaluate, fits, generator())
+    found = fit_mixture(evaluate, of_modes(fits), generator(), MODES)
     np.testing.assert_allclose(found.weights, WEIGHTS, atol=0.05)
     correlation = found.scales[0] @ found.scales[0].T
     assert correlation[0, 1] == pytest.approx(0.6, abs=0.2)  # learned from the draws
@@ -83,6 +83,6 @@ def test_without_a_finite_draw_the_mixture_is_the_first():
     def nowhere(points):
         return np.full(len(points), np.nan), np.full_like(points, np.nan)
 
-    found = fit_mixture(nowhere, fits, generator())
+    found = fit_mixture(nowhere, of_modes(fits), generator(), MODES)
     np.testing.assert_array_equal(found.means, np.stack([fit.mean for fit in fits]))
     assert np.isfinite(found.weights).all()

@@ -5,7 +5,7 @@ import pytest
 from scipy.special import logsumexp
 
 from vi_kit._gaussian_fit import GaussianFit, fit_gaussian
-from vi_kit._restarts import NEAREST, _apart, _climb, _dispersed, _mass_beyond, explore
+from vi_kit._restarts import _apart, _climb, explore
 
 
 def generator(seed=0):
@@ -157,18 +157,6 @@ def test_enormous_values_leave_a_fit():
     assert len(explore(evaluate, fit, generator(), doubted=False).fits) == 1
 
 
-def test_the_mass_beyond_is_that_of_the_density():
-    """Of a normal in the plane: exp(−r²/2) of it lies beyond r; twice as wide as the fit, so at half the distance."""
-    scale = np.array([[2.0, 0.0], [0.5, 1.0]])
-    fit = GaussianFit(np.array([1.0, -2.0]), scale, 0.0, 1, settled=True, widest=(0, 1.0), losses=())
-    looked_at = _dispersed(generator(), 1_024, 2)
-    values = -0.5 * np.sum(looked_at**2, axis=1) / 4.0  # in the fit's coordinates: N(0, 2² I), without its constant
-    found = _mass_beyond(fit, looked_at, values)
-    exact = np.log(2 * np.pi * 4.0) + np.log(2.0) - 0.5 * (NEAREST**2 * 2) / 4.0
-    assert found.mass.log_mass == pytest.approx(exact, abs=0.01)
-    assert found.mass.error < 0.05
-
-
 def test_a_third_mode_between_two_does_not_join_them():
     centers = np.array([[-10.0, 0.0], [0.0, 0.0], [10.0, 0.0]])
 
@@ -179,14 +167,3 @@ def test_a_third_mode_between_two_does_not_join_them():
     # The midpoint of the outer two is the middle one.
     assert _apart(evaluate, centers[2:], np.zeros(1), centers[:1], np.zeros(1)) == [0]
     assert _apart(evaluate, centers[2:] + 0.3, np.zeros(1), centers[2:], np.zeros(1)) == []
-
-
-def test_mass_beyond_and_how_far_out_it_lies():
-    """Of p = N(0, 2² I) in the plane, with radius² ~ 8 times exponential, what is beyond 1.5 √2 and how far."""
-    fit = GaussianFit(np.zeros(2), np.eye(2), 0.0, 1, settled=True, widest=(0, 1.0), losses=())
-    whitened = _dispersed(generator(), 4_096, 2)
-    found = _mass_beyond(fit, whitened, -np.sum(whitened**2, axis=1) / 8 - np.log(8 * np.pi))
-    least = 2 * NEAREST**2
-    assert found.mass.log_mass == pytest.approx(-least / 8, abs=1e-4)
-    assert found.square == pytest.approx((least + 8) / 2, rel=1e-4)
-    assert found.mass.error < 0.01

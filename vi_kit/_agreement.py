@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -10,10 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from vi_kit import _distributions as distributions
-from vi_kit._restarts import Mass
 from vi_kit._types import Family, Params, Target
 from vi_kit.diagnostics._draws import coordinates
 
@@ -50,25 +48,6 @@ def separate(
 @jax.jit
 def _report(target: Target, points: Float[Array, "n dim"]) -> Any:
     return jax.vmap(target.report)(points)
-
-
-def mass_of(log_weights: Float[np.ndarray, " n"], those: Bool[np.ndarray, " n"]) -> Mass:
-    """Return the mass of a region by importance weights p̃/q of the draws that lie in it."""
-    num = len(log_weights)
-    usable = np.where(those & np.isfinite(log_weights), log_weights, -np.inf)
-    largest = float(usable.max())
-    if not math.isfinite(largest):
-        return Mass(-math.inf, 0.0)
-    weights = np.exp(usable - largest)
-    mean = float(weights.mean())
-    return Mass(largest + math.log(mean), float(weights.std()) / math.sqrt(num) / mean)
-
-
-def together(near: Mass, beyond: Mass) -> Mass:
-    """Add the masses of two regions."""
-    log_mass = float(np.logaddexp(near.log_mass, beyond.log_mass))
-    shares = math.exp(near.log_mass - log_mass), math.exp(beyond.log_mass - log_mass)
-    return Mass(log_mass, math.hypot(shares[0] * near.error, shares[1] * beyond.error))
 
 
 def lacking(

@@ -250,7 +250,7 @@ class Run:
         if isinstance(objective, ReverseKL):
             self._use_best()
         finite = np.concatenate(self.finite) if self.finite else np.ones(0, bool)
-        return conclude(
+        posterior, _ = conclude(
             key,
             self.target,
             self.algorithm.family,
@@ -264,6 +264,7 @@ class Run:
             nonfinite_steps=int((~finite).sum()),
             compile_seconds=self.compile_seconds,
         )
+        return posterior
 
 
 def conclude(
@@ -275,10 +276,9 @@ def conclude(
     history: History,
     *,
     finite: bool = True,
-    look: Callable[[Draws], None] = lambda _: None,
     **facts: Any,
-) -> Posterior:
-    """Draw from a fitted q, judge it and pack the result; `facts` are fields of the report, `look` sees the draws."""
+) -> tuple[Posterior, Draws]:
+    """Draw from a fitted q, judge it and pack the result; `facts` are fields of the report."""
     num, block, began = budget.num_draws(), budget.block(), budget.seconds()
     draws: Draws = draw(key, target, family, params, num, with_density=target.has_density, block=block)
     if target.has_density:
@@ -292,8 +292,7 @@ def conclude(
         draws = joined(draws, draw(key, target, family, params, more, block=block, first=num // block))
         budget.evaluations += more
         report = judge(target, family, draws, bound, finite=leaves_finite and finite)
-    look(draws)
     report = replace(report, evaluations=budget.evaluations, device=device(), versions=versions(), **facts)
     posterior = make_posterior(target, family, params, report, history, draws.x)
     budget.diagnosis_seconds = max(budget.diagnosis_seconds, budget.seconds() - began)
-    return replace(posterior, report=replace(report, seconds=budget.seconds()))
+    return replace(posterior, report=replace(report, seconds=budget.seconds())), draws

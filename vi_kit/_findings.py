@@ -2,45 +2,36 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from vi_kit._agreement import lacking, mass_of, separate, together
+from vi_kit._agreement import lacking, separate
 from vi_kit._evaluator import Evaluator
-from vi_kit._gaussian_fit import GaussianFit
 from vi_kit._posterior import Posterior
-from vi_kit._restarts import NEAREST, Beyond, Exploration, Mass
+from vi_kit._restarts import Exploration
 from vi_kit._types import Target
 from vi_kit.diagnostics import Report
 from vi_kit.diagnostics._draws import Draws
-
-_MOST_MISSING = 0.05  # of the mass, farther out than draws of q
-_MOST_SPREAD_MISSING = 0.2  # of the variance, in that mass: a tenth of an sd
+from vi_kit.diagnostics._far_out import FarPoints, compare_far_out
+from vi_kit.diagnostics._report import judge
+from vi_kit.diagnostics._target_draws import log_q_at
 
 
 class Findings:
-    """Where dispersed starts ended and how much mass lies farther out than draws; nothing before they were made."""
+    """Where dispersed starts ended, and what was seen farther out than draws; nothing before they were made."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
         self.agreement = ""
         self.doubt = "the fit ended before other starts could be tried, and nobody looked for another mode"
-        self.near: Mass | None = None
-        self.beyond: Beyond | None = None
-        self.whole: Mass | None = None
+        self.far: tuple[tuple[FarPoints, np.ndarray], ...] = ()
+        self.light_tails = False  # of the fit that was judged last
         self.spreads: tuple[np.ndarray, ...] = ()
         self.places, self.heights = np.zeros((1, target.dim)), np.zeros(1)
-
-    def weigh_near(self, gaussian: GaussianFit, draws: Draws) -> None:
-        """Keep what draws of the Gaussian say of the mass within the distance from which on others looked."""
-        assert draws.log_p is not None, "the target has a density"
-        lengths = np.linalg.norm(gaussian.whiten(np.asarray(draws.z, np.float64)), axis=1)
-        near = lengths < NEAREST * math.sqrt(self.target.dim)
-        log_weights = np.asarray(draws.log_p, np.float64) - np.asarray(draws.log_q, np.float64)
-        self.near = mass_of(log_weights, near)
 
     def add(self, found: Exploration, evaluate: Evaluator) -> None:
         """Keep what an exploration found."""
@@ -51,22 +42,23 @@ class Findings:
         self.agreement = f"{found.num_starts} dispersed starts ended {where}"
         self.doubt = "" if found.complete else f"{self.agreement}, the last of them in new ones: there may be more"
         self.places, self.spreads = places, tuple(fit.scale for fit in found.fits)
-        if found.beyond is not None and self.near is not None and not several:
-            self.beyond, self.whole = found.beyond, together(self.near, found.beyond.mass)
+        self.far = found.far
 
-    def misses(self, posterior: Posterior) -> str:
-        """Say how much of the mass this fit's own weights do not know of, where points farther out show it."""
-        found = posterior.report.log_normalizer
-        if self.whole is None or self.beyond is None or found is None:
-            return ""
-        missing = 1 - math.exp(min(float(found.value) - self.whole.log_mass, 0.0))
-        noise = 2 * math.hypot(self.whole.error, float(found.standard_error))
-        if not missing > noise or not (missing > _MOST_MISSING or missing * self.beyond.square > _MOST_SPREAD_MISSING):
-            return ""
-        return (
-            f"points farther out than draws of q hold about {missing:.1%} of the mass, "
-            f"{math.sqrt(self.beyond.square):.1f} sd out, so its tails are too light"
-        )
+    def revised(self, posterior: Posterior, draws: Draws) -> Posterior:
+        """Judge a fit again, of these draws, by what p and q are at the points farther out."""
+        report = posterior.report
+        found = report.log_normalizer
+        if not self.far or found is None or not np.isfinite(float(found.value)):
+            return posterior
+        log_z = float(found.value), float(found.standard_error)
+        far = tuple(compare_far_out(at, log_p, self._log_q(posterior, at.points), *log_z) for at, log_p in self.far)
+        self.light_tails = any(of.missing for of in far)
+        finite = all(bool(np.isfinite(leaf).all()) for leaf in jax.device_get(jax.tree.leaves(posterior.params)))
+        again = judge(self.target, posterior.family, draws, finite=finite, far=far)
+        return replace(posterior, report=replace(report, reliable=again.reliable, reason=again.reason))
+
+    def _log_q(self, posterior: Posterior, points: np.ndarray) -> np.ndarray:
+        return log_q_at(posterior.family, posterior.params, np.asarray(points, jnp.result_type(float)))
 
     def _lacks(self, posterior: Posterior) -> str:
         """Say of how many places, where starts ended, q has too little."""
@@ -77,10 +69,6 @@ class Findings:
         value = float(log_normalizer.value)
         missing = lacking(posterior.family, posterior.params, self.places, self.heights, value)
         return f"{self.agreement}, of which q lacks {missing}" if missing else ""
-
-    def believes(self, posterior: Posterior) -> bool:
-        """Return whether a fit's own verdict stands, as far as the mass farther out goes."""
-        return posterior.report.reliable and not self.misses(posterior)
 
     def best(self, posteriors: Sequence[Posterior], improper: str) -> Posterior:
         """Return the fit that can be believed, or the one of highest ELBO, with the verdict that all of this leaves.
@@ -93,7 +81,7 @@ class Findings:
         def worth(posterior: Posterior) -> tuple[bool, float]:
             elbo = posterior.report.elbo
             value = float(elbo.value) if elbo is not None else float("nan")
-            return self.believes(posterior), value if np.isfinite(value) else -np.inf
+            return posterior.report.reliable, value if np.isfinite(value) else -np.inf
 
         best = max(posteriors, key=worth)
         warnings = (*best.report.warnings, *separate(self.target, self.places, self.spreads))
@@ -103,7 +91,7 @@ class Findings:
         report = best.report
         doubt = improper
         if not doubt and report.reliable:
-            doubt = self.doubt or self._lacks(best) or self.misses(best)
+            doubt = self.doubt or self._lacks(best)
         if doubt:
             return replace(report, reliable=False, reason=f"Do not believe it: {doubt}.")
         if report.reliable:

@@ -2,15 +2,15 @@
 
 1. A Gaussian by natural gradients: nothing to tune, one program for the density and its gradient.
 2. Climbs from dispersed starts. Where they end in other modes: a mixture with a component for each.
-3. Where one mode is not Gaussian enough: a flow that starts as that Gaussian; once more with more draws a step.
+3. Where modes are not Gaussian enough, in few coordinates: a mixture with several components for each.
+4. A flow that starts as the Gaussian of 1; once more with more draws a step.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -25,14 +25,13 @@ from vi_kit._evaluator import Evaluator
 from vi_kit._findings import Findings
 from vi_kit._gaussian_fit import GaussianFit, fit_gaussian
 from vi_kit._members import gaussian_member, mixture_member, short_name, start_from
-from vi_kit._mixture_fit import fit_mixture
+from vi_kit._mixture_fit import MODES, PARTS, Adaptation, MixtureFit, fit_mixture, of_modes, parted
 from vi_kit._nonfinite import explain_start, named
 from vi_kit._posterior import History, Posterior
 from vi_kit._progress import Progress, ProgressBar
 from vi_kit._restarts import MOST_SCREENED, explore
 from vi_kit._training import Training, steps_within
 from vi_kit._types import Family, KeyArray, Params, Target
-from vi_kit.diagnostics._draws import Draws
 
 LARGEST_FULL_RANK = 300
 MOST_STEPS = 120
@@ -40,6 +39,9 @@ _START_SCALES = (0.1, 0.01, 1e-3)  # the first that keeps the draws where the de
 _OTHER_STARTS = 8
 _WIDENING = 1.3  # growth of a standard deviation in a last step, from which there may be no end to it
 _LARGEST_FLOW = 64
+_LARGEST_PARTED = 16
+_NUM_PARTS, _MOST_PARTS = 8, 32
+_PARTS_SHARE = 0.3  # of the seconds left, that a mixture of parts may take
 _RANK = 10
 _SCREENED_SHARE = 0.03  # of the budget, for points looked at before the first climbs
 _BETWEEN_CALLS = 0.5  # seconds, of the callback while other modes are looked for
@@ -76,6 +78,7 @@ class Ladder:
         self.story: list[str] = []
         self.posteriors: list[Posterior] = []
         self.gaussian: GaussianFit | None = None
+        self.mixture: MixtureFit | None = None
         self.findings = Findings(target)
         self.improper = ""
         self.training_compiles = _TRAINING_COMPILES
@@ -161,8 +164,7 @@ class Ladder:
         assert self.gaussian is not None, "a Gaussian was fitted"
         family, params = gaussian_member(self.gaussian)
         how = f"{self.gaussian.steps} steps of natural gradients"
-        look = partial(self.findings.weigh_near, self.gaussian)
-        self._conclude(family, params, how, _history(self.gaussian.losses), self.gaussian.steps, look)
+        self._conclude(family, params, how, _history(self.gaussian.losses), self.gaussian.steps)
 
     def _other_rungs(self) -> None:
         assert self.gaussian is not None, "a Gaussian was fitted"
@@ -179,6 +181,7 @@ class Ladder:
             self._look, self.gaussian, self.generator, doubted=not believed, num_screened=self._num_screened()
         )
         self.findings.add(found, self.evaluate)
+        self.posteriors[-1] = self.findings.revised(self.posteriors[-1], self.draws)
         self.story.append(self.findings.agreement)
         if len(found.fits) > 1:
             self._mixture_rung(found.fits)
@@ -196,21 +199,44 @@ class Ladder:
     def _mixture_rung(self, fits: tuple[GaussianFit, ...]) -> None:
         if self.target.dim > LARGEST_FULL_RANK:
             return
+        self._adapt(of_modes(fits), MODES, "weighted draws from every mode")
+
+    def _parts_rung(self) -> None:
+        assert self.gaussian is not None, "a Gaussian was fitted"
+        modes = of_modes([self.gaussian]) if self.mixture is None else self.mixture
+        each = min(_NUM_PARTS, _MOST_PARTS // len(modes.weights))
+        evaluations = PARTS.rounds * PARTS.draws
+        seconds = evaluations * self.budget.evaluation_seconds
+        if each < 2 or self.target.dim > _LARGEST_PARTED:
+            return
+        if evaluations > self.budget.evaluations_left() or seconds > _PARTS_SHARE * self.budget.seconds_left():
+            self.story.append(f"a mixture of {each} parts a mode: beyond the budget")
+            return
+        self._adapt(parted(modes, self.generator, each), PARTS, f"weighted draws from {each} parts of every mode")
+
+    def _adapt(self, start: MixtureFit, adaptation: Adaptation, how: str) -> None:
         self.bar.begin("a mixture", None)
-        found = fit_mixture(self._look, fits, self.generator)
-        family, params = mixture_member(found)
-        self._conclude(family, params, "weighted draws from every mode", _history(()), 0)
+        self.mixture = fit_mixture(self._look, start, self.generator, adaptation)
+        if self.mixture is None:
+            self.story.append(f"Mixture, {how}: given up, as these are worth too few")
+            return
+        family, params = mixture_member(self.mixture)
+        self._conclude(family, params, how, _history(()), 0)
 
     def _richer_rungs(self) -> None:
         dim = self.target.dim
         if any(not math.isfinite(row.mean) for row in self.posteriors[-1].report.coordinates.values()):
             return  # a derived quantity that no family makes finite
+        light_tails = self.findings.light_tails
+        self._parts_rung()
+        if self._is_done():
+            return
         if dim > LARGEST_FULL_RANK:
             self._train(families.LowRank(dim, _RANK), None, _LOW_RANK)
         if dim > _LARGEST_FLOW:
             return
         flow, heavy = families.Flow(dim), families.Flow(dim, base=families.StudentT)
-        if dim == 1 or self.posteriors[-1].report.reliable:  # one coordinate couples to none; mass lies farther out
+        if dim == 1 or light_tails:  # one coordinate couples to none
             self._train(heavy, None, _FIRST)
             return
         params = self._train(flow, None, _FIRST)
@@ -226,7 +252,7 @@ class Ladder:
                 return
 
     def _is_done(self) -> bool:
-        return self.asked_to_stop or self.findings.believes(self.posteriors[-1])
+        return self.asked_to_stop or self.posteriors[-1].report.reliable
 
     def _start(self, family: Any) -> Params:
         """Return the member that equals the Gaussian of the first rung."""
@@ -280,13 +306,12 @@ class Ladder:
         how: str,
         history: History,
         steps: int,
-        look: Callable[[Draws], None] = lambda _: None,
     ) -> None:
         self.key, draw_key = jax.random.split(self.key)
-        posterior = conclude(
-            draw_key, self.target, family, params, self.budget, history, objective=how, steps=steps, look=look
+        posterior, self.draws = conclude(
+            draw_key, self.target, family, params, self.budget, history, objective=how, steps=steps
         )
-        self.posteriors.append(posterior)
+        self.posteriors.append(self.findings.revised(posterior, self.draws))
         report = posterior.report
         elbo = report.elbo
         assert elbo is not None, "the target has a density"

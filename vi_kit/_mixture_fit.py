@@ -1,9 +1,10 @@
-"""A mixture of Gaussians over known modes: weighted draws and expectation-maximization, on the host."""
+"""A mixture of Gaussians over known modes, or over one that is no Gaussian: weighted draws, on the host."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -11,12 +12,33 @@ from jaxtyping import Float
 
 from vi_kit._gaussian_fit import Evaluate, GaussianFit
 
-_ROUNDS = 4
-_DRAWS = 2_000
-_ITERATIONS = 5
 _WIDER, _SHARE_OF_WIDER = 1.6, 0.25  # draws that look beyond the components
 _LEAST_SHARE = 1e-3
 _PRIOR = 2.0  # draws that a component's covariance so far counts for, beside one for each coordinate
+_NARROWER, _WIDEST = 0.7, 1.5  # scales of the parts of a component: all but one, and that one
+_LOOKS = 3  # rounds after which a mixture that is not getting there is given up
+_STALLED = 2  # rounds in a row without a gain, which end it
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """How long a mixture is adapted.
+
+    Attributes:
+        rounds: of draws and of maximizing, at most.
+        draws: a round.
+        iterations: of expectation-maximization a round.
+        least_worth: share of the draws that the weighted ones must be worth after three rounds, or it is given up.
+    """
+
+    rounds: int
+    draws: int
+    iterations: int
+    least_worth: float = 0.0
+
+
+MODES = Adaptation(4, 2_000, 5)
+PARTS = Adaptation(8, 4_000, 10, least_worth=0.1)
 
 
 class MixtureFit(NamedTuple):
@@ -51,29 +73,57 @@ class MixtureFit(NamedTuple):
         )
 
 
-def fit_mixture(evaluate: Evaluate, fits: Sequence[GaussianFit], generator: np.random.Generator) -> MixtureFit:
-    """Fit weights, means and covariances of one component a mode, from draws weighted by p̃/q: forward KL.
+def of_modes(fits: Sequence[GaussianFit]) -> MixtureFit:
+    """Return one component a mode, weighted by their evidence lower bounds."""
+    scales = np.stack([np.diag(fit.scale) if fit.scale.ndim == 1 else fit.scale for fit in fits])
+    elbos = np.array([fit.elbo for fit in fits])
+    weights = np.maximum(np.exp(elbos - elbos.max()), _LEAST_SHARE)
+    return MixtureFit(weights / weights.sum(), np.stack([fit.mean for fit in fits]), scales)
+
+
+def parted(mixture: MixtureFit, generator: np.random.Generator, num_parts: int) -> MixtureFit:
+    """Return so many parts for every component: a wider one at its center, narrower ones at draws of it."""
+    dim = mixture.means.shape[1]
+    noise = generator.normal(size=(len(mixture.weights), num_parts, dim))
+    noise[:, 0] = 0.0
+    means = mixture.means[:, None] + np.einsum("nij,npj->npi", mixture.scales, noise)
+    factors = np.where(np.arange(num_parts) == 0, _WIDEST, _NARROWER)
+    scales = factors[None, :, None, None] * mixture.scales[:, None]
+    weights = np.repeat(mixture.weights / num_parts, num_parts)
+    return MixtureFit(weights, means.reshape(-1, dim), scales.reshape(-1, dim, dim))
+
+
+def fit_mixture(
+    evaluate: Evaluate, mixture: MixtureFit, generator: np.random.Generator, adaptation: Adaptation
+) -> MixtureFit | None:
+    """Fit weights, means and covariances from draws weighted by p̃/q: forward KL; None where it is given up.
+
+    It ends early where weights of the draws no longer get more even.
 
     Source: Cappé, Douc, Guillin, Marin and Robert, "Adaptive Importance Sampling in General Mixture Classes", 2008,
     https://arxiv.org/abs/0710.4242
     """
-    scales = np.stack([np.diag(fit.scale) if fit.scale.ndim == 1 else fit.scale for fit in fits])
-    elbos = np.array([fit.elbo for fit in fits])
-    weights = np.maximum(np.exp(elbos - elbos.max()), _LEAST_SHARE)
-    mixture = MixtureFit(weights / weights.sum(), np.stack([fit.mean for fit in fits]), scales)
-    for _ in range(_ROUNDS):
+    best, stalled = 0.0, 0
+    for i in range(adaptation.rounds):
         proposal = mixture.widened()
-        points = proposal.draw(generator, _DRAWS)
+        points = proposal.draw(generator, adaptation.draws)
         values, _ = evaluate(points)
         log_weights = values - _log_sum(proposal.log_densities(points))
         log_weights = np.where(np.isfinite(log_weights), log_weights, -np.inf)
         if not (log_weights > -np.inf).any():
             break
         own = np.exp(log_weights - log_weights.max())
-        own = np.minimum(own, own.mean() * math.sqrt(_DRAWS))  # truncated, so that no draw decides alone
+        own = np.minimum(own, own.mean() * math.sqrt(len(own)))  # truncated, so that no draw decides alone
         own /= own.sum()
-        for _ in range(_ITERATIONS):
+        worth = 1 / (len(own) * float(np.sum(own**2)))
+        stalled = 0 if worth > best else stalled + 1
+        best = max(best, worth)
+        if i + 1 >= _LOOKS and best < adaptation.least_worth:
+            return None
+        for _ in range(adaptation.iterations):
             mixture = _maximize(mixture, points, own)
+        if stalled == _STALLED:
+            break
     return mixture
 
 

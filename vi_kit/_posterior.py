@@ -21,13 +21,14 @@ from vi_kit import _distributions as distributions
 from vi_kit._archive import DamagedError, read_archive
 from vi_kit._family_record import describe, restore
 from vi_kit._types import Estimate, Family, KeyArray, Params, Scalar, Target, check_key
-from vi_kit._weights import khat_threshold, pareto_smooth
+from vi_kit._weights import effective_sample_size, khat_threshold, pareto_smooth
 from vi_kit.diagnostics._draws import Draws, coordinates, draw, summarize
 from vi_kit.diagnostics._error_bounds import WassersteinBounds
 from vi_kit.diagnostics._report import Coordinate, Report
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _FORMAT = 1
+_EVEN = 0.9  # of the draws, that weights are worth where a few of them cannot decide
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ class Posterior:
                 "resample: the log density is not finite at any draw of q, so there is nothing to draw from"
             )
         smoothed = pareto_smooth(usable - usable.max())
-        if not float(smoothed.khat) < khat_threshold(len(usable)):
+        uneven = float(effective_sample_size(smoothed.log_weights)) < _EVEN * len(usable)
+        if uneven and not float(smoothed.khat) < khat_threshold(len(usable)):
             warnings.warn(
                 f"resample: Pareto k̂ = {float(smoothed.khat):.2f} is not below {khat_threshold(len(usable)):.2f}; the "
                 "corrected draws hang on a few draws of q and are not to be trusted",

@@ -8,12 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from vi_kit._far_points import along_coordinates, directions, on_shells
 from vi_kit._gaussian_fit import Evaluate, GaussianFit, fit_gaussian
+from vi_kit.diagnostics._far_out import FarPoints
 
 _FIRST_STARTS = 16
 MOST_SCREENED = 1_024  # points looked at once, of which the likeliest to lead elsewhere are half of the first starts
 _MOST_STARTS = 256
-NEAREST, _FARTHEST = 1.5, 40.0  # how far starts lie, in units of √dim standard deviations
 _BEYOND = 1.5  # how far they lie once there are modes, in standard deviations of all of them together
 _MEMORY = 6
 _MOST_LOOKS = 30
@@ -26,25 +27,6 @@ _MOST_SUSPECTS = 4  # ends looked at among the first starts; once there are mode
 _APART = 4.0  # squared distance of means, in either's own units, from which two Gaussians are two modes
 
 
-class Mass(NamedTuple):
-    """An integral of p̃: its logarithm, and its relative standard error."""
-
-    log_mass: float
-    error: float
-
-
-class Beyond(NamedTuple):
-    """The mass far out.
-
-    Attributes:
-        mass: the integral of p̃ there.
-        square: mean squared distance from the first fit's mean, in its standard deviations, by dimension.
-    """
-
-    mass: Mass
-    square: float
-
-
 class Exploration(NamedTuple):
     """What dispersed starts found.
 
@@ -52,13 +34,13 @@ class Exploration(NamedTuple):
         fits: the Gaussian that was there, and those of other modes.
         num_starts: climbs made.
         complete: whether the last of them found no mode that was new.
-        beyond: the mass beyond `NEAREST` √dim standard deviations of the first fit, from the points looked at there.
+        far: points far out with log p̃ there, where the first fit is the only one.
     """
 
     fits: tuple[GaussianFit, ...]
     num_starts: int
     complete: bool
-    beyond: Beyond | None = None
+    far: tuple[tuple[FarPoints, np.ndarray], ...] = ()
 
 
 def explore(
@@ -84,12 +66,12 @@ def explore(
     fits, total, count = [fit], 0, _FIRST_STARTS
     peaks = np.empty((0, len(fit.mean)))  # where climbs from the means of the fits end
     heights = np.empty(0)
-    beyond: Beyond | None = None
+    far: tuple[tuple[FarPoints, np.ndarray], ...] = ()
     while count <= _MOST_STARTS:
         around = fit if len(fits) == 1 else _overall(fits)
         if len(fits) == 1:
             whitened, seen = _first_starts(evaluate, fit, generator, num_screened)
-            beyond = beyond or seen
+            far = far or seen
         else:
             whitened = _BEYOND * generator.normal(size=(count, len(fit.mean)))
         if not len(peaks):
@@ -111,9 +93,9 @@ def explore(
                 peaks, heights = np.concatenate([peaks, ends[i : i + 1]]), np.append(heights, values[i])
                 found += 1
         if not found:
-            return Exploration(_weighty(fits), total, complete=True, beyond=beyond)
+            return Exploration(_weighty(fits), total, complete=True, far=far if len(fits) == 1 else ())
         count *= 2
-    return Exploration(_weighty(fits), total, complete=False, beyond=beyond)
+    return Exploration(_weighty(fits), total, complete=False)
 
 
 def _weighty(fits: list[GaussianFit]) -> tuple[GaussianFit, ...]:
@@ -161,49 +143,25 @@ def _overall(fits: list[GaussianFit]) -> GaussianFit:
 
 def _first_starts(
     evaluate: Evaluate, fit: GaussianFit, generator: np.random.Generator, num_screened: int
-) -> tuple[np.ndarray, Beyond | None]:
-    """Return whitened starts, half of them where the gradient points least back to the center; and the mass there."""
-    plain = _dispersed(generator, _FIRST_STARTS, len(fit.mean))
+) -> tuple[np.ndarray, tuple[tuple[FarPoints, np.ndarray], ...]]:
+    """Return whitened starts, half of them where the gradient points least back to the center; and what was seen."""
+    plain = directions(generator, _FIRST_STARTS, len(fit.mean))
     half = _FIRST_STARTS // 2
-    if num_screened < _FIRST_STARTS:
-        return plain, None
-    looked_at = _dispersed(generator, num_screened, len(fit.mean))
-    values, gradients = evaluate(fit.place(looked_at))
+    each = num_screened // 4 * 2
+    if each < _FIRST_STARTS:
+        return plain, ()
+    far = on_shells(fit, generator, each), along_coordinates(fit, generator, each)
+    points = np.concatenate([some.points for some in far])
+    values, gradients = evaluate(points)
+    whitened = fit.whiten(points)
     with np.errstate(all="ignore"):
         pull = gradients * fit.scale if fit.scale.ndim == 1 else gradients @ fit.scale
-        back = -np.sum(pull * looked_at, axis=1)
-        back /= np.linalg.norm(pull, axis=1) * np.linalg.norm(looked_at, axis=1)
+        back = -np.sum(pull * whitened, axis=1)
+        back /= np.linalg.norm(pull, axis=1) * np.linalg.norm(whitened, axis=1)
     usable = np.isfinite(values) & np.isfinite(back)
     oddest = np.argsort(np.where(usable, back, np.inf))[:half]
-    starts: np.ndarray = np.concatenate([looked_at[oddest], plain[::2]])
-    return starts, _mass_beyond(fit, looked_at, values)
-
-
-def _mass_beyond(fit: GaussianFit, whitened: np.ndarray, values: np.ndarray) -> Beyond:
-    """Integrate p̃ over radii evenly spaced in logarithm, each with a random direction and its opposite."""
-    count, dim = len(whitened) // 2, whitened.shape[1]
-    radii = np.linalg.norm(whitened[:count], axis=1)
-    sphere = math.log(2) + 0.5 * dim * math.log(math.pi) - math.lgamma(0.5 * dim)
-    volume = float(np.sum(np.log(np.abs(fit.scale if fit.scale.ndim == 1 else np.diagonal(fit.scale)))))
-    spacing = math.log(_FARTHEST / NEAREST) / (count - 1)
-    logs = np.where(np.isfinite(values), values, -np.inf).reshape(2, count) + dim * np.log(radii)
-    largest = float(logs.max())
-    if not math.isfinite(largest):
-        return Beyond(Mass(-math.inf, 0.0), 0.0)
-    shells = np.mean(np.exp(logs - largest), axis=0)
-    total = float(shells.sum() - 0.5 * shells[0])  # the nearest shell counts half: the trapezoidal rule
-    error = math.sqrt(0.5 * float(np.sum(np.diff(shells) ** 2))) / total  # what neighbors differ by is the directions'
-    square = float(shells @ radii**2 - 0.5 * shells[0] * radii[0] ** 2) / total / dim
-    return Beyond(Mass(largest + math.log(total * spacing) + sphere + volume, error), square)
-
-
-def _dispersed(generator: np.random.Generator, count: int, dim: int) -> np.ndarray:
-    """Return whitened starts, from near to far, in random directions and opposite to them."""
-    directions = generator.normal(size=(count // 2, dim))
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    radii = np.geomspace(NEAREST, _FARTHEST, count // 2) * math.sqrt(dim)
-    one_way = directions * radii[:, None]
-    return np.concatenate([one_way, -one_way])
+    starts: np.ndarray = np.concatenate([whitened[oddest], plain[::2]])
+    return starts, tuple(zip(far, np.split(values, 2), strict=True))
 
 
 def _climb(

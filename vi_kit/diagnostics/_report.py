@@ -14,6 +14,7 @@ from vi_kit._types import Estimate, Family, KeyArray, Params, Target, check_key
 from vi_kit._weights import effective_sample_size, khat_threshold, pareto_smooth
 from vi_kit.diagnostics._draws import Draws, coordinates, draw
 from vi_kit.diagnostics._error_bounds import WassersteinBounds, chi_square_limit, moment_bounds, wasserstein_bounds
+from vi_kit.diagnostics._far_out import FarOut
 from vi_kit.diagnostics._target_draws import exact_draws, log_q_at
 from vi_kit.diagnostics._verdict import Evidence, verdict
 from vi_kit.diagnostics._warnings import coordinate_warnings, tails
@@ -180,9 +181,24 @@ def evidence_upper_bound(key: KeyArray, target: Target, family: Family, params: 
 
 @np.errstate(over="ignore", invalid="ignore")  # of quantities that are not finite, which the verdict names
 def judge(
-    target: Target, family: Family, draws: Draws, upper_bound: Estimate | None = None, *, finite: bool = True
+    target: Target,
+    family: Family,
+    draws: Draws,
+    upper_bound: Estimate | None = None,
+    *,
+    finite: bool = True,
+    far: tuple[FarOut, ...] = (),
 ) -> Report:
-    """Make the report of draws that are already there, and of an upper bound on log Z from exact draws of p."""
+    """Make the report of draws that are already there.
+
+    Args:
+        target: p.
+        family: the family of q.
+        draws: of q.
+        upper_bound: on log Z, from exact draws of p.
+        finite: whether the fit ended on finite numbers.
+        far: what p has farther out than draws of q, if somebody looked.
+    """
     num = len(draws.log_q)
     labels, values = coordinates(draws.x, target.layout)
     values = values.astype(np.float64)
@@ -233,6 +249,7 @@ def judge(
         excess=0.0 if known is None else (float(elbo.value) - known) / max(float(elbo.standard_error), 1e-3),
         unsettled=_unsettled(rows),
         sd_khats=sd_khats,
+        far=far,
     )
     reliable, reason = verdict(evidence)
     return Report(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vi_kit.diagnostics._far_out import FarOut
+
 _LEAST_ESS = 100.0
 _LARGEST_SHIFT = 0.3
 _LARGEST_SHIFT_NOISY = 0.15
@@ -17,6 +19,8 @@ _ROUNDING = 1e-12  # sd over mean, of double precision
 _LARGEST_EXCESS = 6.0
 _NOISY_KHAT = 0.5  # beyond it the weights have no variance, and the change they show falls short of the true one
 _HEAVY_KHAT = 0.7  # beyond it by more: draws that do not come hold a good part of the mean
+_EVEN = 0.9  # of the draws, that weights are worth where k̂ may be large: their tail then is of small differences
+_KNOWN_MASS, _KNOWN_SPREAD = 0.01, 0.05  # that p may have where it is twice q, and of a variance
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,14 @@ class Evidence:
     excess: float = 0.0  # standard errors by which the ELBO is above the log normalizer that was given
     unsettled: str = ""  # a coordinate whose sd is still noise at this number of draws
     sd_khats: np.ndarray | None = None  # by coordinate, of weights times squares: what the corrected sds are means of
+    far: tuple[FarOut, ...] = ()  # what p has farther out than draws of q, by the points that were looked at there
+
+    @property
+    def even(self) -> bool:
+        """Whether weights are nearly even and nothing lies farther out, so that their tail does not matter."""
+        if not self.far or self.ess is None or self.ess < _EVEN * self.num_samples:
+            return False
+        return all(far.outside < _KNOWN_MASS and far.outside_spread < _KNOWN_SPREAD for far in self.far)
 
 
 def verdict(evidence: Evidence) -> tuple[bool, str]:
@@ -75,7 +87,10 @@ def verdict(evidence: Evidence) -> tuple[bool, str]:
             f"Do not believe it yet: the budget allowed only {evidence.num_samples} draws to judge it by, and it takes "
             f"{_LEAST_ESS:.0f}; allow more seconds or evaluations."
         )
-    if evidence.khat >= threshold:
+    missing = next((far.missing for far in evidence.far if far.missing), "")
+    if missing:
+        return False, f"Do not believe it: {missing}."
+    if evidence.khat >= threshold and not evidence.even:
         return False, (
             f"Do not believe it: Pareto k̂ = {_shown(evidence.khat, threshold)} is not below {threshold:.2f}, so q "
             "misses mass of the target that importance weights cannot bring back; try a richer family, more steps, or "
@@ -105,10 +120,16 @@ def verdict(evidence: Evidence) -> tuple[bool, str]:
         )
     shift, _, label, _ = _worst_shift(evidence, relative=False)
     most = f" ({label} the most)" if shift >= 0.01 else ""
+    change = f"change no mean or sd by more than {max(shift, 0.01):.2f} sd{most}"
+    if evidence.khat >= threshold:
+        return True, (
+            f"Believe it: the importance weights are worth {evidence.ess:.0f} of {evidence.num_samples} draws, and no "
+            f"more mass lies farther out than q has there, so Pareto k̂ = {_shown(evidence.khat, threshold)} is that of "
+            f"small differences; they {change}."
+        )
     return True, (
         f"Believe it: Pareto k̂ = {_shown(evidence.khat, threshold)} is below {threshold:.2f}, and the importance "
-        f"weights it vouches for change no mean or sd by more than {max(shift, 0.01):.2f} sd{most}; a mode that no "
-        "draw of q reaches cannot be seen from here."
+        f"weights it vouches for {change}; a mode that no draw of q reaches cannot be seen from here."
     )
 
 
