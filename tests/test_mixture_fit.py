@@ -6,7 +6,7 @@ from scipy import stats
 from scipy.special import logsumexp
 
 from vi_kit._gaussian_fit import fit_gaussian
-from vi_kit._mixture_fit import MODES, MixtureFit, fit_mixture, of_modes
+from vi_kit._mixture_fit import MODES, PARTS, MixtureFit, fit_mixture, of_modes, parted
 
 MEANS = np.array([[6.0, 4.0], [-5.0, -6.0]])
 SCALES = np.array([[[1.0, 0.0], [0.6, 0.8]], [[2.0, 0.0], [-0.3, 0.5]]])
@@ -86,3 +86,54 @@ def test_without_a_finite_draw_the_mixture_is_the_first():
     found = fit_mixture(nowhere, of_modes(fits), generator(), MODES)
     np.testing.assert_array_equal(found.means, np.stack([fit.mean for fit in fits]))
     assert np.isfinite(found.weights).all()
+
+
+def test_parts_lie_around_their_component():
+    parts = parted(MixtureFit(WEIGHTS, MEANS, SCALES), generator(), 8)
+    assert parts.weights.reshape(2, 8).sum(axis=1) == pytest.approx(WEIGHTS)
+    np.testing.assert_array_equal(parts.means[::8], MEANS)
+    whitened = np.linalg.solve(np.repeat(SCALES, 8, axis=0), (parts.means - np.repeat(MEANS, 8, axis=0))[..., None])
+    assert 0 < np.abs(whitened).max() < 4
+    for k in (0, 1):
+        np.testing.assert_allclose(parts.scales[8 * k], 1.5 * SCALES[k])
+        np.testing.assert_allclose(parts.scales[8 * k + 3], 0.7 * SCALES[k])
+
+
+def skewed(points):
+    """Return a log density whose square root is a Gumbel's in each coordinate: log rates of gamma distributions."""
+    return (2 * points - np.exp(points)).sum(axis=1), np.zeros_like(points)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_parts_take_the_shape_of_one_mode(seed):
+    """Of two log rates, gamma with shape 2: E z = digamma(2), Var z = trigamma(2), and the weights are nearly even."""
+    mean, variance = 0.42278, 0.64493
+    start = MixtureFit(np.ones(1), np.full((1, 2), mean), np.sqrt(variance) * np.eye(2)[None])
+    found = fit_mixture(skewed, parted(start, generator(seed), 8), generator(seed), PARTS)
+    assert found is not None
+
+    def worth(mixture):
+        points = mixture.draw(generator(9), 4_000)
+        log_weights = skewed(points)[0] - logsumexp(mixture.log_densities(points), axis=1)
+        weights = np.exp(log_weights - logsumexp(log_weights))
+        return 1 / np.sum(weights**2) / 4_000, weights @ points
+
+    before, _ = worth(start)
+    after, means = worth(found)
+    assert before < 0.9 < 0.97 < after
+    np.testing.assert_allclose(means, mean, atol=5 * np.sqrt(variance / 4_000) + 0.01)
+    points = found.draw(generator(5), 20_000)
+    np.testing.assert_allclose(points.var(axis=0), variance, rtol=0.1)
+
+
+def test_parts_that_get_nowhere_are_given_up():
+    """A shell of radius 30 around the start: three rounds, then no more."""
+    calls = []
+
+    def shell(points):
+        calls.append(len(points))
+        return -0.5 * ((np.linalg.norm(points, axis=1) - 30) / 0.01) ** 2, np.zeros_like(points)
+
+    start = MixtureFit(np.ones(1), np.zeros((1, 6)), np.eye(6)[None])
+    assert fit_mixture(shell, parted(start, generator(), 8), generator(), PARTS) is None
+    assert calls == [PARTS.draws] * 3

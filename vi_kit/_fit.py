@@ -57,9 +57,9 @@ def fit(
 
     Without an algorithm a ladder is climbed until the result can be believed: a full-rank Gaussian (mean-field beyond
     300 coordinates) by natural gradients; climbs from dispersed starts, and a mixture where they find other modes;
-    where one mode is not Gaussian enough, or has mass beyond any draw of q, a flow that starts as that Gaussian. Each
-    rung is judged by its importance weights, and what was tried, what it cost and why it
-    went on is `posterior.report.story`.
+    where a mode is not Gaussian enough, or has mass beyond any draw of q, a mixture with several components for it (up
+    to 16 coordinates), then a flow that starts as the Gaussian (up to 64). Each rung is judged by its importance
+    weights and by points farther out; what was tried, what it cost and why it went on is `posterior.report.story`.
 
     With an algorithm, steps run compiled, in chunks of at most half a second; between them the host updates the
     progress bar, calls the callback and looks at the budgets. Ctrl-C ends any fit and returns the best so far. A

@@ -28,12 +28,14 @@ class Adaptation:
         rounds: of draws and of maximizing, at most.
         draws: a round.
         iterations: of expectation-maximization a round.
+        last: rounds whose draws, taken together, make the last fit.
         least_worth: share of the draws that the weighted ones must be worth after three rounds, or it is given up.
     """
 
     rounds: int
     draws: int
     iterations: int
+    last: int = 4
     least_worth: float = 0.0
 
 
@@ -98,23 +100,21 @@ def fit_mixture(
 ) -> MixtureFit | None:
     """Fit weights, means and covariances from draws weighted by p̃/q: forward KL; None where it is given up.
 
-    It ends early where weights of the draws no longer get more even.
+    It ends early where weights of the draws no longer get more even; the last rounds' draws are then taken together.
 
     Source: Cappé, Douc, Guillin, Marin and Robert, "Adaptive Importance Sampling in General Mixture Classes", 2008,
     https://arxiv.org/abs/0710.4242
     """
     best, stalled = 0.0, 0
+    seen: list[_Round] = []
     for i in range(adaptation.rounds):
         proposal = mixture.widened()
         points = proposal.draw(generator, adaptation.draws)
         values, _ = evaluate(points)
-        log_weights = values - _log_sum(proposal.log_densities(points))
-        log_weights = np.where(np.isfinite(log_weights), log_weights, -np.inf)
-        if not (log_weights > -np.inf).any():
-            break
-        own = np.exp(log_weights - log_weights.max())
-        own = np.minimum(own, own.mean() * math.sqrt(len(own)))  # truncated, so that no draw decides alone
-        own /= own.sum()
+        seen.append(_Round(proposal, points, np.where(np.isfinite(values), values, -np.inf)))
+        own = _weights(seen[-1:])
+        if own is None:
+            return mixture
         worth = 1 / (len(own) * float(np.sum(own**2)))
         stalled = 0 if worth > best else stalled + 1
         best = max(best, worth)
@@ -124,7 +124,34 @@ def fit_mixture(
             mixture = _maximize(mixture, points, own)
         if stalled == _STALLED:
             break
+    last = seen[-adaptation.last :]
+    together = _weights(last)
+    assert together is not None, "each round had weights"
+    points = np.concatenate([one.points for one in last])
+    for _ in range(adaptation.iterations):
+        mixture = _maximize(mixture, points, together)
     return mixture
+
+
+class _Round(NamedTuple):
+    """Draws of a proposal, with log p̃ there."""
+
+    proposal: MixtureFit
+    points: Float[np.ndarray, "n dim"]
+    values: Float[np.ndarray, " n"]
+
+
+def _weights(rounds: Sequence[_Round]) -> Float[np.ndarray, " n"] | None:
+    """Return weights of all draws, as of one mixture of the proposals; None where none is positive."""
+    points = np.concatenate([one.points for one in rounds])
+    logs = np.stack([_log_sum(one.proposal.log_densities(points)) for one in rounds], axis=1)
+    log_weights = np.concatenate([one.values for one in rounds]) - _log_sum(logs)
+    if not (log_weights > -np.inf).any():
+        return None
+    own: np.ndarray = np.exp(log_weights - log_weights.max())
+    own = np.minimum(own, own.mean() * math.sqrt(len(own)))  # truncated, so that no draw decides alone
+    own /= own.sum()
+    return own
 
 
 def _log_sum(logs: np.ndarray) -> np.ndarray:

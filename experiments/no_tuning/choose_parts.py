@@ -34,6 +34,7 @@ SETTINGS = {
     "half the draws": (8, Adaptation(8, 2_000, 10, least_worth=0.1)),
     "twice the draws": (8, Adaptation(8, 8_000, 10, least_worth=0.1)),
     "half the iterations": (8, Adaptation(8, 4_000, 5, least_worth=0.1)),
+    "the last round alone": (8, Adaptation(8, 4_000, 10, last=1, least_worth=0.1)),
 }
 
 

@@ -45,6 +45,9 @@ TUNED_ON = {
     "seven_points",
     "funnel",
     "banana",
+    "hidden_in_one",
+    "hidden_in_all",
+    "hidden_alone",
 }
 
 
@@ -52,7 +55,7 @@ class Problem(NamedTuple):
     """A target, and what is known of it."""
 
     name: str
-    kind: str  # posteriordb, bundled or synthetic
+    kind: str  # posteriordb, bundled, real, one parameter, synthetic or hidden
     make: Callable[[], Any]
     reference: Callable[[], Any] = lambda: None
     floor: float | None = None
@@ -153,6 +156,96 @@ def seven_points_reference() -> Moments:
     return Moments(dict(zip(names, mean, strict=True)), dict(zip(names, sd, strict=True)))
 
 
+def one_parameter() -> dict[str, Any]:
+    """Build everyday posteriors of one parameter, skewed as few data make them."""
+    unit, positive, gammaln = vk.support.unit_interval, vk.support.positive, jax.scipy.special.gammaln
+    normal, waits = jax.scipy.stats.norm.logpdf, np.array([0.3, 1.9, 0.2, 4.1, 0.8])
+    counts, pairs = (
+        np.array([0.0, 7.0, 1.0, 0.0, 12.0, 3.0]),
+        np.array([[0.9, 1.1], [-0.2, 0.4], [1.8, 1.2], [-1, -1.3]]),
+    )
+    doses, dead = np.array([-2.0, -1.0, 0.0, 1.0, 2.0]), np.array([0.0, 0.0, 1.0, 3.0, 5.0])
+
+    def weibull(p: Any, y: Any) -> Any:
+        k = p["shape"]
+        return -k + jnp.sum(jnp.log(k) + (k - 1) * jnp.log(y) - y**k)
+
+    def negative_binomial(p: Any, y: Any) -> Any:
+        r, mean = p["dispersion"], 4.0
+        terms = gammaln(y + r) - gammaln(r) + r * jnp.log(r / (r + mean)) + y * jnp.log(mean / (r + mean))
+        return -0.5 * r + jnp.sum(terms)
+
+    def correlation(p: Any, xy: Any) -> Any:
+        rest = 1 - p["rho"] ** 2
+        squares = jnp.sum(xy**2) - 2 * p["rho"] * jnp.sum(xy[:, 0] * xy[:, 1])
+        return -0.5 * len(pairs) * jnp.log(rest) - 0.5 * squares / rest
+
+    def slope(p: Any, y: Any) -> Any:
+        eta = p["slope"] * doses
+        return normal(p["slope"], 0.0, 5.0) + jnp.sum(y * eta - 5 * jax.nn.softplus(eta))
+
+    return {
+        "share_2_of_3": vk.make_target(
+            lambda p, y: y * jnp.log(p["share"]) + (3 - y) * jnp.log1p(-p["share"]), {"share": 0.5},
+            support={"share": unit}, data=2.0,
+        ),
+        "weibull_shape": vk.make_target(weibull, {"shape": 1.0}, support={"shape": positive}, data=waits),
+        "dispersion": vk.make_target(
+            negative_binomial, {"dispersion": 1.0}, support={"dispersion": positive}, data=counts
+        ),
+        "correlation": vk.make_target(
+            correlation, {"rho": 0.0}, support={"rho": vk.support.interval(-1.0, 1.0)}, data=pairs
+        ),
+        "slope_of_doses": vk.make_target(slope, {"slope": 0.0}, data=dead),
+        "sd_of_four": vk.make_target(
+            lambda p, y: -jnp.log(p["sd"]) + jnp.sum(normal(y, 0.0, p["sd"])), {"sd": 1.0},
+            support={"sd": positive}, data=pairs[:, 0],
+        ),
+        "upper_end": vk.make_target(  # of a uniform distribution: cut off at the largest of the data
+            lambda p, y: -6 * jnp.log(p["end"]), {"end": 5.0}, support={"end": vk.support.greater_than(4.1)}, data=waits
+        ),
+        "location_of_four": vk.make_target(
+            lambda p, y: jnp.sum(-2.5 * jnp.log1p((y - p["location"]) ** 2 / 4)), {"location": 0.0}, data=pairs[:, 1]
+        ),
+    }  # fmt: skip
+
+
+def by_quadrature(target: Any) -> Moments:
+    """Integrate over one unconstrained coordinate."""
+    grid = jnp.linspace(-40.0, 40.0, 80_001)[:, None]
+    logs = np.asarray(jax.vmap(target.log_density)(grid), np.float64)
+    weights = np.where(np.isfinite(logs), np.exp(logs - np.nanmax(np.where(np.isfinite(logs), logs, -np.inf))), 0.0)
+    weights /= weights.sum()
+    (label,) = target.layout.names
+    x = np.asarray(jax.vmap(lambda z: target.constrain(z)[label])(grid), np.float64)
+    x = np.where(weights > 0, x, 0.0)
+    mean = float(weights @ x)
+    return Moments({label: mean}, {label: float(np.sqrt(weights @ (x - mean) ** 2))})
+
+
+def hidden(dim: int, share: float, width: float, *, alone: bool) -> tuple[Any, Moments]:
+    """Build a standard normal with a share of its mass far wider, in all coordinates or in the first alone."""
+    widths = np.full(dim, width)
+    widths[1:] = 1.0 if alone else width
+    normal = jax.scipy.stats.norm.logpdf
+
+    def log_density(x: Any, s: Any) -> Any:
+        wide = jnp.log(share) + jnp.sum(normal(x / s) - jnp.log(s))
+        return jnp.logaddexp(jnp.log1p(-share) + jnp.sum(normal(x)), wide)
+
+    labels = [f"x[{i}]" for i in range(dim)]
+    sds = np.sqrt(1 - share + share * widths**2)
+    target = vk.make_target(log_density, dim, data=widths, log_normalizer=0.0)
+    return target, Moments(dict.fromkeys(labels, 0.0), dict(zip(labels, sds.tolist(), strict=True)))
+
+
+HIDDEN = {
+    "hidden_in_one": (1, 0.01, 30.0, False),
+    "hidden_in_all": (10, 0.03, 10.0, False),
+    "hidden_alone": (10, 0.01, 30.0, True),
+}
+
+
 def problems(posteriordb: Path | None) -> list[Problem]:
     """Return all there are; those of posteriordb where its folder was given."""
     found = []
@@ -173,6 +266,21 @@ def problems(posteriordb: Path | None) -> list[Problem]:
         for name in REAL
     ]  # fmt: skip
     found.append(Problem("seven_points", "real", seven_points, seven_points_reference))
+    found += [
+        Problem(
+            name, "one parameter", lambda name=name: one_parameter()[name],
+            lambda name=name: by_quadrature(one_parameter()[name]),
+        )
+        for name in one_parameter()
+    ]  # fmt: skip
+    found += [
+        Problem(
+            name, "hidden",
+            lambda dim=dim, share=share, width=width, alone=alone: hidden(dim, share, width, alone=alone)[0],
+            lambda dim=dim, share=share, width=width, alone=alone: hidden(dim, share, width, alone=alone)[1],
+        )
+        for name, (dim, share, width, alone) in HIDDEN.items()
+    ]  # fmt: skip
     found += [
         Problem("funnel", "synthetic", lambda: vk.targets.load("funnel")),
         Problem("banana", "synthetic", lambda: vk.targets.load("banana")),

@@ -100,12 +100,22 @@ def summarize(rows: Sequence[Row]) -> list[Row]:
             },
             {"what": f"median seconds, {title}", "reached": _median(some, "seconds"), "bar": "5"},
         ]  # fmt: skip
+    small = [row for row in rows if row["kind"] == "one parameter"]
+    right = [row for row in small if row["accurate"]]
     far = [row["reverse KL"] - row["floor"] for row in gaussian]
     synthetic = [row for row in rows if row["kind"] == "synthetic"]
     flagged = {row["target"] for row in synthetic if not row["reliable"]}
     wrong = sum(row["false assurance"] for row in synthetic)
     return [
         *found,
+        {
+            "what": "accurate, skewed posteriors of one parameter, none of them looked at", "bar": "–",
+            "reached": f"{len(right)} of {len(small)}",
+        },
+        {
+            "what": "reliable among these", "bar": "–",
+            "reached": f"{sum(row['reliable'] for row in right)} of {len(right)}",
+        },
         {"what": "most seconds", "reached": f"{max(row['seconds'] for row in rows):.0f}", "bar": "120"},
         {"what": "false assurances, all", "reached": str(sum(row["false assurance"] for row in rows)), "bar": "0"},
         {
