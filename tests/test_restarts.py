@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from vi_kit._gaussian_fit import GaussianFit, fit_gaussian
+from vi_kit._gaussian_fit import fit_gaussian
 from vi_kit._restarts import _apart, _climb, explore
 
 

@@ -45,6 +45,12 @@ def separate(
     return (f"several modes, apart in {named}",) if named else ()
 
 
+def coordinates_at(target: Target, points: Float[np.ndarray, "n dim"]) -> Float[np.ndarray, "n m"]:
+    """Return the coordinates that a report has, derived ones included, at points of unconstrained space."""
+    placed = jax.device_get(_report(target, jnp.asarray(points, jnp.result_type(float))))
+    return coordinates(placed, target.layout)[1].astype(np.float64)
+
+
 @jax.jit
 def _report(target: Target, points: Float[Array, "n dim"]) -> Any:
     return jax.vmap(target.report)(points)

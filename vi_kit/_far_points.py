@@ -1,4 +1,4 @@
-"""Points far out: on shells around a Gaussian, and along single coordinates."""
+"""Points far out: on shells around a Gaussian, and along single directions."""
 
 from __future__ import annotations
 
@@ -25,45 +25,70 @@ def on_shells(fit: GaussianFit, generator: np.random.Generator, count: int) -> F
     """Return points in all directions; radii are evenly spaced in logarithm."""
     dim = len(fit.mean)
     whitened = directions(generator, count, dim)
-    points = fit.place(whitened)
     sphere = math.log(2) + 0.5 * dim * math.log(math.pi) - math.lgamma(0.5 * dim)
     spacing = math.log(FARTHEST / NEAREST) / (count // 2 - 1)
     log_volumes = dim * np.log(np.linalg.norm(whitened, axis=1)) + sphere + _log_volume(fit) + math.log(0.5 * spacing)
     log_volumes[[0, count // 2]] -= math.log(2)  # the nearest shell counts half: the trapezoidal rule
-    return FarPoints(points, (points - fit.mean) / _sds(fit), log_volumes)
+    return FarPoints(fit.place(whitened), log_volumes)
 
 
-def along_coordinates(fit: GaussianFit, generator: np.random.Generator, count: int) -> FarPoints:
-    """Return points with one coordinate far out and the others as the Gaussian has them, given that one.
+def along(fit: GaussianFit, ways: Float[np.ndarray, "m dim"], generator: np.random.Generator, count: int) -> FarPoints:
+    """Return points far out along single directions, and along the others as the Gaussian has them.
 
-    Their density is q times the mean over coordinates of g/φ, with g even in the logarithm of the distance.
+    Every direction has as many points; distances t are spread evenly in logarithm. Their density is that of the
+    Gaussian times the mean over directions of g(t)/φ(t), where g is even in log |t|.
+
+    Args:
+        fit: the Gaussian.
+        ways: unit vectors in whitened coordinates.
+        generator: of the points.
+        count: points, at most.
     """
-    dim, half = len(fit.mean), count // 2
-    sds = _sds(fit)
-    points = fit.place(generator.normal(size=(half, dim)))
-    which = generator.permutation(np.arange(half) % dim)
-    rows = np.arange(half)
-    shift = np.geomspace(NEAREST, FARTHEST, half) - (points[rows, which] - fit.mean[which]) / sds[which]
-    if fit.scale.ndim == 1:
-        points[rows, which] += shift * sds[which]
-    else:
-        covariance = fit.scale @ fit.scale.T
-        points += shift[:, None] * covariance[which] / sds[which][:, None]
-    points = np.concatenate([points, 2 * fit.mean - points])
-    standardized = (points - fit.mean) / sds
-    distance = np.abs(standardized)
-    within = (distance >= NEAREST * (1 - 1e-9)) & (distance <= FARTHEST * (1 + 1e-9))
-    with np.errstate(divide="ignore"):
-        ratios = np.where(within, 0.5 * distance**2 - np.log(distance), -np.inf)
+    each = count // 2 // len(ways)
+    log_range = math.log(FARTHEST / NEAREST)
+    strata = (np.arange(each)[None, :] + generator.uniform(size=(len(ways), each))) / each
+    distances = NEAREST * np.exp(log_range * strata).reshape(-1)
+    mine = np.repeat(ways, each, axis=0)
+    noise = generator.normal(size=mine.shape)
+    one_way = noise + (distances - np.sum(noise * mine, axis=1))[:, None] * mine
+    whitened = np.concatenate([one_way, -one_way])
+    lengths = np.abs(whitened @ ways.T)
+    within = (lengths >= NEAREST) & (lengths <= FARTHEST)
+    own = (np.arange(len(whitened)), np.tile(np.repeat(np.arange(len(ways)), each), 2))
+    within[own], lengths[own] = True, np.tile(distances, 2)  # as they were drawn, without rounding
+    ratios = np.where(within, 0.5 * lengths**2 - np.log(np.where(within, lengths, 1.0)), -np.inf)
     largest = ratios.max(axis=1)
-    constant = 0.5 * math.log(2 * math.pi) - math.log(2 * math.log(FARTHEST / NEAREST))
+    constant = 0.5 * math.log(2 * math.pi) - math.log(2 * log_range)
     log_ratio = largest + np.log(np.mean(np.exp(ratios - largest[:, None]), axis=1)) + constant
-    log_q = -0.5 * np.sum(fit.whiten(points) ** 2, axis=1) - _log_volume(fit) - 0.5 * dim * math.log(2 * math.pi)
-    return FarPoints(points, standardized, -log_q - log_ratio - math.log(count))
+    log_q = -0.5 * np.sum(whitened**2, axis=1) - _log_volume(fit) - 0.5 * len(fit.mean) * math.log(2 * math.pi)
+    return FarPoints(fit.place(whitened), -log_q - log_ratio - math.log(len(whitened)))
 
 
-def _sds(fit: GaussianFit) -> Float[np.ndarray, " dim"]:
-    found: np.ndarray = fit.scale if fit.scale.ndim == 1 else np.linalg.norm(fit.scale, axis=1)
+def coordinate_ways(fit: GaussianFit) -> Float[np.ndarray, "dim dim"]:
+    """Return the whitened directions in which single coordinates are far out, given the others."""
+    if fit.scale.ndim == 1:
+        return np.eye(len(fit.mean))
+    found: np.ndarray = fit.scale / np.linalg.norm(fit.scale, axis=1, keepdims=True)
+    return found
+
+
+def heavy_ways(
+    whitened: Float[np.ndarray, "n dim"], logs: Float[np.ndarray, " n"], most: int
+) -> Float[np.ndarray, "m dim"]:
+    """Return the principal directions in which points lie that hold mass, by the variance that it adds there.
+
+    Args:
+        whitened: the points.
+        logs: logarithms of the mass that each stands for.
+        most: directions, at most.
+    """
+    lengths = np.linalg.norm(whitened, axis=1)
+    logs = np.where(np.isfinite(logs), logs, -np.inf) + 2 * np.log(lengths)
+    if not np.isfinite(logs.max()):
+        return np.zeros((0, whitened.shape[1]))
+    weights = np.exp(logs - logs.max())
+    rows = (whitened / lengths[:, None]) * np.sqrt(weights / weights.sum())[:, None]
+    found: np.ndarray = np.linalg.svd(rows, full_matrices=False)[2][:most]
     return found
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vi_kit._agreement import lacking, separate
+from vi_kit._agreement import coordinates_at, lacking, separate
 from vi_kit._evaluator import Evaluator
 from vi_kit._posterior import Posterior
 from vi_kit._restarts import Exploration
@@ -28,7 +28,7 @@ class Findings:
         self.target = target
         self.agreement = ""
         self.doubt = "the fit ended before other starts could be tried, and nobody looked for another mode"
-        self.far: tuple[tuple[FarPoints, np.ndarray], ...] = ()
+        self.far: tuple[tuple[FarPoints, np.ndarray, np.ndarray], ...] = ()  # with log p̃ and the user's coordinates
         self.light_tails = False  # of the fit that was judged last
         self.spreads: tuple[np.ndarray, ...] = ()
         self.places, self.heights = np.zeros((1, target.dim)), np.zeros(1)
@@ -42,7 +42,7 @@ class Findings:
         self.agreement = f"{found.num_starts} dispersed starts ended {where}"
         self.doubt = "" if found.complete else f"{self.agreement}, the last of them in new ones: there may be more"
         self.places, self.spreads = places, tuple(fit.scale for fit in found.fits)
-        self.far = found.far
+        self.far = tuple((at, log_p, coordinates_at(self.target, at.points)) for at, log_p in found.far)
 
     def revised(self, posterior: Posterior, draws: Draws) -> Posterior:
         """Judge a fit again, of these draws, by what p and q are at the points farther out."""
@@ -51,14 +51,18 @@ class Findings:
         if not self.far or found is None or not np.isfinite(float(found.value)):
             return posterior
         log_z = float(found.value), float(found.standard_error)
-        far = tuple(compare_far_out(at, log_p, self._log_q(posterior, at.points), *log_z) for at, log_p in self.far)
+        rows = report.coordinates.values()
+        means, sds = np.array([row.mean for row in rows]), np.array([row.sd for row in rows])
+        far = []
+        for at, log_p, values in self.far:
+            log_q = log_q_at(posterior.family, posterior.params, np.asarray(at.points, jnp.result_type(float)))
+            with np.errstate(all="ignore"):
+                standardized = np.where(sds > 0, (values - means) / sds, 0.0)
+            far.append(compare_far_out(at.log_volumes, log_p, log_q, standardized, *log_z))
         self.light_tails = any(of.missing for of in far)
         finite = all(bool(np.isfinite(leaf).all()) for leaf in jax.device_get(jax.tree.leaves(posterior.params)))
-        again = judge(self.target, posterior.family, draws, finite=finite, far=far)
+        again = judge(self.target, posterior.family, draws, finite=finite, far=tuple(far))
         return replace(posterior, report=replace(report, reliable=again.reliable, reason=again.reason))
-
-    def _log_q(self, posterior: Posterior, points: np.ndarray) -> np.ndarray:
-        return log_q_at(posterior.family, posterior.params, np.asarray(points, jnp.result_type(float)))
 
     def _lacks(self, posterior: Posterior) -> str:
         """Say of how many places, where starts ended, q has too little."""

@@ -22,6 +22,7 @@ from vi_kit._budget import Budget, OutOfBudgetError
 from vi_kit._checkpoint import Checkpoint
 from vi_kit._driver import Callback, Run, conclude
 from vi_kit._evaluator import Evaluator
+from vi_kit._far_points import heavy_ways
 from vi_kit._findings import Findings
 from vi_kit._gaussian_fit import GaussianFit, fit_gaussian
 from vi_kit._members import gaussian_member, mixture_member, short_name, start_from
@@ -32,6 +33,7 @@ from vi_kit._progress import Progress, ProgressBar
 from vi_kit._restarts import MOST_SCREENED, explore
 from vi_kit._training import Training, steps_within
 from vi_kit._types import Family, KeyArray, Params, Target
+from vi_kit._weights import tail_size
 
 LARGEST_FULL_RANK = 300
 MOST_STEPS = 120
@@ -41,6 +43,7 @@ _WIDENING = 1.3  # growth of a standard deviation in a last step, from which the
 _LARGEST_FLOW = 64
 _LARGEST_PARTED = 16
 _NUM_PARTS, _MOST_PARTS = 8, 32
+_HEAVY_WAYS = 2  # directions of large weights, along which to look for mass farther out
 _PARTS_SHARE = 0.3  # of the seconds left, that a mixture of parts may take
 _RANK = 10
 _SCREENED_SHARE = 0.03  # of the budget, for points looked at before the first climbs
@@ -178,8 +181,9 @@ class Ladder:
         self.bar.begin("other modes", None)
         believed = self.posteriors[-1].report.reliable
         found = explore(
-            self._look, self.gaussian, self.generator, doubted=not believed, num_screened=self._num_screened()
-        )
+            self._look, self.gaussian, self.generator, doubted=not believed, num_screened=self._num_screened(),
+            ways=self._heavy_ways(self.gaussian),
+        )  # fmt: skip
         self.findings.add(found, self.evaluate)
         self.posteriors[-1] = self.findings.revised(self.posteriors[-1], self.draws)
         self.story.append(self.findings.agreement)
@@ -187,6 +191,13 @@ class Ladder:
             self._mixture_rung(found.fits)
         if not self._is_done() and found.complete:
             self._richer_rungs()
+
+    def _heavy_ways(self, gaussian: GaussianFit) -> np.ndarray:
+        """Return the directions in which those draws of the Gaussian lie that have the largest weights."""
+        log_weights = np.asarray(self.draws.log_p, np.float64) - np.asarray(self.draws.log_q, np.float64)
+        largest = np.argsort(np.where(np.isnan(log_weights), -np.inf, log_weights))[-tail_size(len(log_weights)) :]
+        whitened = gaussian.whiten(np.asarray(self.draws.z[largest], np.float64))
+        return heavy_ways(whitened, np.zeros(len(largest)), _HEAVY_WAYS)
 
     def _num_screened(self) -> int:
         """Return how many points to look at before the first climbs: fewer where they are dear."""

@@ -8,13 +8,15 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from vi_kit._far_points import along_coordinates, directions, on_shells
+from vi_kit._far_points import along, coordinate_ways, directions, heavy_ways, on_shells
 from vi_kit._gaussian_fit import Evaluate, GaussianFit, fit_gaussian
 from vi_kit.diagnostics._far_out import FarPoints
 
 _FIRST_STARTS = 16
 MOST_SCREENED = 1_024  # points looked at once, of which the likeliest to lead elsewhere are half of the first starts
 _MOST_STARTS = 256
+_HEAVY_WAYS = 2  # directions in which shells show mass, looked at beside those of single coordinates
+_LEAST_EACH = 12  # points a direction and side
 _BEYOND = 1.5  # how far they lie once there are modes, in standard deviations of all of them together
 _MEMORY = 6
 _MOST_LOOKS = 30
@@ -50,6 +52,7 @@ def explore(
     *,
     doubted: bool,
     num_screened: int = MOST_SCREENED,
+    ways: Float[np.ndarray, "m dim"] | None = None,
 ) -> Exploration:
     """Look for modes that a Gaussian lacks; go on with twice as many starts as long as new ones turn up.
 
@@ -62,6 +65,7 @@ def explore(
         generator: of the starts.
         doubted: whether weights have shown that it does not describe what lies under it.
         num_screened: points looked at once before the first climbs; 0 for climbs from anywhere alone.
+        ways: whitened directions to look along, beside those of single coordinates and those that the points show.
     """
     fits, total, count = [fit], 0, _FIRST_STARTS
     peaks = np.empty((0, len(fit.mean)))  # where climbs from the means of the fits end
@@ -70,7 +74,7 @@ def explore(
     while count <= _MOST_STARTS:
         around = fit if len(fits) == 1 else _overall(fits)
         if len(fits) == 1:
-            whitened, seen = _first_starts(evaluate, fit, generator, num_screened)
+            whitened, seen = _first_starts(evaluate, fit, generator, num_screened, ways)
             far = far or seen
         else:
             whitened = _BEYOND * generator.normal(size=(count, len(fit.mean)))
@@ -142,7 +146,11 @@ def _overall(fits: list[GaussianFit]) -> GaussianFit:
 
 
 def _first_starts(
-    evaluate: Evaluate, fit: GaussianFit, generator: np.random.Generator, num_screened: int
+    evaluate: Evaluate,
+    fit: GaussianFit,
+    generator: np.random.Generator,
+    num_screened: int,
+    ways: Float[np.ndarray, "m dim"] | None,
 ) -> tuple[np.ndarray, tuple[tuple[FarPoints, np.ndarray], ...]]:
     """Return whitened starts, half of them where the gradient points least back to the center; and what was seen."""
     plain = directions(generator, _FIRST_STARTS, len(fit.mean))
@@ -150,9 +158,18 @@ def _first_starts(
     each = num_screened // 4 * 2
     if each < _FIRST_STARTS:
         return plain, ()
-    far = on_shells(fit, generator, each), along_coordinates(fit, generator, each)
-    points = np.concatenate([some.points for some in far])
-    values, gradients = evaluate(points)
+    shells = on_shells(fit, generator, each)
+    values, gradients = evaluate(shells.points)
+    far, points = [(shells, values)], shells.points
+    shown = heavy_ways(fit.whiten(shells.points), shells.log_volumes + values, _HEAVY_WAYS)
+    ways = np.concatenate([coordinate_ways(fit), shown, *(() if ways is None else (ways,))])
+    count = max(each, 2 * _LEAST_EACH * len(ways))
+    if count <= 4 * num_screened:
+        lines = along(fit, ways, generator, count)
+        more, slopes = evaluate(lines.points)
+        far.append((lines, more))
+        points, values = np.concatenate([points, lines.points]), np.concatenate([values, more])
+        gradients = np.concatenate([gradients, slopes])
     whitened = fit.whiten(points)
     with np.errstate(all="ignore"):
         pull = gradients * fit.scale if fit.scale.ndim == 1 else gradients @ fit.scale
@@ -161,7 +178,7 @@ def _first_starts(
     usable = np.isfinite(values) & np.isfinite(back)
     oddest = np.argsort(np.where(usable, back, np.inf))[:half]
     starts: np.ndarray = np.concatenate([whitened[oddest], plain[::2]])
-    return starts, tuple(zip(far, np.split(values, 2), strict=True))
+    return starts, tuple(far)
 
 
 def _climb(

@@ -91,6 +91,12 @@ def verdict(evidence: Evidence) -> tuple[bool, str]:
     if missing:
         return False, f"Do not believe it: {missing}."
     if evidence.khat >= threshold and not evidence.even:
+        if evidence.ess is not None and evidence.ess >= _EVEN * evidence.num_samples:
+            return False, (
+                f"Do not believe it: Pareto k̂ = {_shown(evidence.khat, threshold)} is not below {threshold:.2f}; the "
+                f"weights are worth {evidence.ess:.0f} of {evidence.num_samples} draws, but nothing shows that no mass "
+                "lies farther out, where they grow."
+            )
         return False, (
             f"Do not believe it: Pareto k̂ = {_shown(evidence.khat, threshold)} is not below {threshold:.2f}, so q "
             "misses mass of the target that importance weights cannot bring back; try a richer family, more steps, or "
@@ -123,9 +129,9 @@ def verdict(evidence: Evidence) -> tuple[bool, str]:
     change = f"change no mean or sd by more than {max(shift, 0.01):.2f} sd{most}"
     if evidence.khat >= threshold:
         return True, (
-            f"Believe it: the importance weights are worth {evidence.ess:.0f} of {evidence.num_samples} draws, and no "
-            f"more mass lies farther out than q has there, so Pareto k̂ = {_shown(evidence.khat, threshold)} is that of "
-            f"small differences; they {change}."
+            f"Believe it: the importance weights are worth {evidence.ess:.0f} of {evidence.num_samples} draws, and "
+            f"points up to 40 sd farther out show no more mass than q has there, so Pareto k̂ = "
+            f"{_shown(evidence.khat, threshold)} is that of small differences; they {change}."
         )
     return True, (
         f"Believe it: Pareto k̂ = {_shown(evidence.khat, threshold)} is below {threshold:.2f}, and the importance "
