@@ -13,6 +13,7 @@ from jax.scipy.stats import norm
 
 import vi_kit as vk
 from vi_kit._agreement import lacking
+from vi_kit._findings import Findings
 
 CORRELATION = 0.8
 
@@ -94,6 +95,18 @@ def test_what_a_q_lacks():
     assert lacking(family, params, places[:1], heights[:1], np.log(0.7)) == 0
     assert lacking(family, params, places, heights, np.log(0.7)) == 1
     assert lacking(family, params, places[:1], heights[:1] + 4, np.log(0.7)) == 1
+
+
+@pytest.mark.parametrize("height", [-1e5, 3.0])
+def test_a_fit_that_lacks_a_place_is_not_believed(posterior, height):
+    """Where a start ended 60 sds away, at a log density far above q's there; far below it, there is nothing to lack."""
+    findings = Findings(gaussian())
+    findings.places, findings.heights = np.array([[3.0, 0.0], [120.0, 0.0]]), np.array([-2.0, height])
+    findings.agreement = "20 dispersed starts ended in 2 places"
+    revised = findings.revised(posterior, None)
+    assert posterior.report.reliable
+    assert revised.report.reliable == (height < 0)
+    assert ("of which q lacks 1" in revised.report.reason) == (height > 0)
 
 
 def test_the_story(mixture, tmp_path):

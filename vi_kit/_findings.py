@@ -45,8 +45,10 @@ class Findings:
         self.far = tuple((at, log_p, coordinates_at(self.target, at.points)) for at, log_p in found.far)
 
     def revised(self, posterior: Posterior, draws: Draws) -> Posterior:
-        """Judge a fit again, of these draws, by what p and q are at the points farther out."""
+        """Judge a fit again, of these draws: has it the places that were found, and what p has farther out?"""
         report = posterior.report
+        if report.reliable and (lacks := self._lacks(posterior)):
+            return replace(posterior, report=replace(report, reliable=False, reason=f"Do not believe it: {lacks}."))
         found = report.log_normalizer
         if not self.far or found is None or not np.isfinite(float(found.value)):
             return posterior
@@ -93,9 +95,7 @@ class Findings:
 
     def _judged(self, best: Posterior, improper: str) -> Report:
         report = best.report
-        doubt = improper
-        if not doubt and report.reliable:
-            doubt = self.doubt or self._lacks(best)
+        doubt = improper or (self.doubt if report.reliable else "")
         if doubt:
             return replace(report, reliable=False, reason=f"Do not believe it: {doubt}.")
         if report.reliable:
