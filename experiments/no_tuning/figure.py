@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Draw the largest error of every fit over its k̂, and seconds by target."""
     real = [row for row in rows if "mean error" in row]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), width_ratios=(1, 1.15), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 6.2), width_ratios=(1, 1.15), layout="constrained")
     for reliable, color, label in ((True, "tab:blue", "called reliable"), (False, "tab:red", "not called reliable")):
         some = [row for row in real if row["reliable"] == reliable]
         left.plot(
@@ -27,7 +27,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     left.axhline(0.3, color="0.5", linewidth=1, linestyle="--")
     left.axvline(0.7, color="0.5", linewidth=1, linestyle=":")
     left.set(xlabel="Pareto k̂", ylabel="largest error of a mean or sd, in reference sds", yscale="log")
-    left.legend(loc="lower right", frameon=False)
+    left.legend(loc="upper right", frameon=False)
     left.set_title("Accurate: below the line; a false assurance: blue above the dashes", fontsize=9)
     names = list(dict.fromkeys(row["target"] for row in rows))
     seconds = [np.median([row["seconds"] for row in rows if row["target"] == name]) for name in names]
