@@ -106,7 +106,7 @@ def test_a_resumed_ladder_is_the_ladder_and_evaluates_nothing_twice(tmp_path, mo
 @pytest.mark.slow
 def test_a_resumed_flow_is_the_flow(tmp_path):
     path = tmp_path / "flow"
-    exponential = vk.make_target(lambda x: -jnp.sum(x), 2, support=vk.support.positive)
+    exponential = vk.make_target(lambda x: -jnp.sum(x), 17, support=vk.support.positive)  # too many for a mixture
     whole = vk.fit(jax.random.key(SEED), exponential, progress=False)
     assert whole.report.family.startswith("Flow")
     with pytest.raises(StoppedError):
