@@ -62,7 +62,7 @@ def test_a_verdict_that_is_open_takes_more_draws(facts, num, key, monkeypatch):
     family, spent = vk.families.MeanField(1), budget(**facts)
     history = History(np.zeros(0), np.zeros(0, int), np.zeros(0), np.zeros(0))
     params = family.init(jax.random.clone(key))
-    posterior = conclude(key, target, family, params, spent, history, objective="", steps=0)
-    assert posterior.report.num_samples == num
+    posterior, draws = conclude(key, target, family, params, spent, history, objective="", steps=0)
+    assert posterior.report.num_samples == len(draws.log_q) == num
     assert len(np.unique(posterior.draws)) > 0.99 * num  # no block came twice
     assert spent.evaluations == posterior.report.evaluations == num
