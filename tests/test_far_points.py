@@ -119,6 +119,14 @@ def test_overwhelming_mass_is_mass(height):
     assert found.outside > 1
 
 
+def test_enormous_coordinates_raise_no_warning():
+    far = on_shells(around(SDS), generator(), 64)
+    standardized = np.where(np.arange(64)[:, None] % 3 == 0, [[1e300, np.inf, np.nan]], 1.0)
+    with np.errstate(all="raise", under="ignore"):
+        found = compare_far_out(far.log_volumes, np.full(64, np.inf), np.full(64, -np.inf), standardized, 0.0, 0.01)
+    assert found.missing
+
+
 def test_coordinates_of_the_user_count():
     """One percent of the mass is little, but the exponential of the coordinate has most of its variance there."""
     fit = GaussianFit(np.zeros(1), np.eye(1), 0.0, 1, settled=True, widest=(0, 1.0), losses=())

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 _SURE = 2.0  # standard errors
-_LARGEST = 200.0  # exponents: more is as much as can be
+_LARGEST = 80.0  # exponents: more is as much as can be, and its square can still be squared
 _MOST_MASS, _MOST_SPREAD = 0.05, 0.5  # that may be missing: a share, and of a variance (a fifth of an sd)
 
 
